@@ -221,9 +221,7 @@ class Grid:
 # --- torch sampling coordinates: align_corners=False everywhere -------------------------------
 
 
-def index_tensor(
-    shape: tuple[int, int, int], device: str | torch.device = "cpu"
-) -> torch.Tensor:
+def index_tensor(shape: tuple[int, int, int], device: str | torch.device = "cpu") -> torch.Tensor:
     """Index coordinates of every voxel of a (Z, Y, X) grid: float32 (3, Z, Y, X), x y z order."""
     import torch
 

@@ -1,0 +1,301 @@
+"""Displacement fields in patient space, and their passage to and from ITK.
+
+A field u maps a fixed point p to p + u(p) in the moving image (ITK's resampling direction), in LPS
+mm. The optimizer works in voxels of its own grid (``optimize/warping.py``); the two meet here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .errors import InputError
+from .geometry import Grid, index_tensor, normalized_coordinates
+from .volume import first_sentence
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+
+@dataclass(frozen=True)
+class DisplacementField:
+    """Displacement vectors in LPS mm on a grid.
+
+    ``vectors`` is float32 (3, Z, Y, X), components x, y, z. Between nodes the field is linear; it
+    is zero outside the outer faces of its grid, as in ITK.
+    """
+
+    vectors: torch.Tensor
+    grid: Grid
+
+    @classmethod
+    def zeros(cls, grid: Grid) -> DisplacementField:
+        """The identity on a grid."""
+        return cls(torch.zeros(3, *grid.shape), grid)
+
+    @classmethod
+    def from_voxels(cls, displacement: torch.Tensor, grid: Grid) -> DisplacementField:
+        """From a displacement (3, Z, Y, X) in voxels of ``grid``."""
+        return cls(grid.voxels_to_mm(displacement.float()).cpu(), grid)
+
+    def to_voxels(self) -> torch.Tensor:
+        """The displacement (3, Z, Y, X) in voxels of the field's own grid."""
+        return self.grid.mm_to_voxels(self.vectors)
+
+    # --- evaluation ---------------------------------------------------------------------------
+
+    def sample(self, points: np.ndarray) -> np.ndarray:
+        """Displacement in LPS mm at LPS points (N, 3): (N, 3)."""
+        index = torch.as_tensor(self.grid.to_index(points).T, dtype=torch.float64)
+        return self._sample_index(index.reshape(3, -1, 1, 1)).reshape(3, -1).T.numpy()
+
+    def transform_points(self, points: np.ndarray) -> np.ndarray:
+        """p + u(p) for LPS points (N, 3)."""
+        return np.asarray(points, dtype=float) + self.sample(points)
+
+    def sample_grid(self, grid: Grid, displaced: torch.Tensor | None = None) -> torch.Tensor:
+        """u at every voxel of ``grid`` (moved by ``displaced``, LPS mm, first): (3, Z, Y, X) mm."""
+        to_own_index = np.linalg.inv(self.grid.matrix) @ grid.matrix
+        index = torch.einsum(
+            "ij,jzyx->izyx",
+            torch.as_tensor(to_own_index[:3, :3], dtype=torch.float32),
+            index_tensor(grid.shape),
+        ) + torch.as_tensor(to_own_index[:3, 3], dtype=torch.float32).view(3, 1, 1, 1)
+        if displaced is not None:
+            index += self.grid.mm_to_voxels(displaced)
+        return self._sample_index(index)
+
+    def resampled(self, grid: Grid) -> DisplacementField:
+        """The same field, linearly interpolated on another grid."""
+        return DisplacementField(self.sample_grid(grid), grid)
+
+    def _sample_index(self, index: torch.Tensor) -> torch.Tensor:
+        """Values at continuous indices (3, Z, Y, X) of the field's own grid."""
+        shape = self.grid.shape
+        coordinates = normalized_coordinates(index, shape)[None]
+        values = torch.nn.functional.grid_sample(
+            self.vectors[None].to(index.dtype),
+            coordinates,
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=False,
+        )[0]
+        inside = (coordinates[0].abs() <= 1).all(dim=-1)
+        return values * inside
+
+    # --- algebra ------------------------------------------------------------------------------
+
+    def compose(self, first: DisplacementField) -> DisplacementField:
+        """The field of (Id + self) after (Id + first): p -> p + first(p) + self(p + first(p)).
+
+        A fixed point goes through ``first`` first. The result lives on the grid of ``first``.
+        """
+        return DisplacementField(
+            first.vectors + self.sample_grid(first.grid, first.vectors), first.grid
+        )
+
+    def inverse(self, tolerance: float = 1e-3, iterations: int = 200) -> DisplacementField:
+        """Numerical inverse v on the same grid: v(q) = -u(q + v(q)), by fixed-point iteration.
+
+        Stops when the largest update is below ``tolerance`` mm. Where the field folds it has no
+        inverse and the iteration does not settle there; :meth:`inverse_residual` tells.
+        """
+        inverse = -self.vectors
+        step = math.inf
+        damping = 1.0
+        for _ in range(iterations):
+            update = -self.sample_grid(self.grid, inverse) - inverse
+            largest = float(update.square().sum(0).amax().sqrt())
+            if largest > step:  # strong shear makes plain iteration oscillate
+                damping = max(damping * 0.7, 0.2)
+            step = largest
+            inverse = inverse + damping * update
+            if largest < tolerance:
+                break
+        return DisplacementField(inverse, self.grid)
+
+    def inverse_residual(self, inverse: DisplacementField) -> torch.Tensor:
+        """|(Id + self)(q + v(q)) - q| in mm at every node of the inverse's grid: (Z, Y, X)."""
+        residual = inverse.vectors + self.sample_grid(inverse.grid, inverse.vectors)
+        return residual.square().sum(0).sqrt()
+
+    def jacobian_determinant(self) -> torch.Tensor:
+        """det(I + du/dx) at every node (Z, Y, X), by central differences (one-sided at faces)."""
+        return jacobian_determinant(self.vectors, self.grid)
+
+    def with_zero_border(self, cover: Grid | None = None) -> DisplacementField:
+        """The field on an extended lattice that ends in zeros.
+
+        ITK takes zero outside a field's grid, VTK the nearest edge vector: with a zero border both
+        agree, and nothing jumps. Beyond the original grid the edge vectors fade to zero over a
+        distance of pi times the largest of them, which keeps the determinant above 0.5 there. The
+        lattice also grows until it covers ``cover``.
+        """
+        edge = _faces(self.vectors).square().sum(0).amax().sqrt().item()
+        margin = max(4, math.ceil(math.pi * edge / min(self.grid.spacing)) + 1)
+        lower, upper = [margin] * 3, [margin] * 3
+        if cover is not None:
+            index = self.grid.to_index(cover.corners())
+            for axis in range(3):
+                lower[axis] = max(margin, math.ceil(-index[:, axis].min()) + 1)
+                behind = index[:, axis].max() - (self.grid.size[axis] - 1)
+                upper[axis] = max(margin, math.ceil(behind) + 1)
+        grid = self.grid.padded(tuple(lower), tuple(upper))
+        pad = [n for axis in range(3) for n in (lower[axis], upper[axis])]
+        vectors = torch.nn.functional.pad(self.vectors[None], pad, mode="replicate")[0]
+        for axis in range(3):
+            window = _fade(self.grid.size[axis], lower[axis], upper[axis], margin)
+            view = [1, 1, 1, 1]
+            view[3 - axis] = -1
+            vectors = vectors * window.view(view)
+        return DisplacementField(vectors, grid)
+
+    # --- ITK ----------------------------------------------------------------------------------
+
+    def to_sitk(self) -> SimpleITK.Image:
+        """As an ITK vector image (LPS mm, fixed to moving)."""
+        import SimpleITK as sitk
+
+        array = np.ascontiguousarray(self.vectors.permute(1, 2, 3, 0).double().numpy())
+        return self.grid.copy_to_sitk(sitk.GetImageFromArray(array, isVector=True))
+
+    def to_sitk_transform(self) -> SimpleITK.Transform:
+        """As an ITK displacement field transform with linear interpolation."""
+        import SimpleITK as sitk
+
+        return sitk.DisplacementFieldTransform(self.to_sitk())
+
+    @classmethod
+    def from_sitk(cls, image: SimpleITK.Image) -> DisplacementField:
+        """From an ITK vector image (LPS mm, fixed to moving). Raises InputError otherwise."""
+        import SimpleITK as sitk
+
+        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
+            raise InputError(
+                f"A displacement field is a 3-D image with 3 values per voxel, not "
+                f"{image.GetDimension()}-D with {image.GetNumberOfComponentsPerPixel()}."
+            )
+        array = sitk.GetArrayFromImage(image).astype(np.float32)
+        vectors = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 0)))
+        return cls(vectors, Grid.from_sitk(image))
+
+
+def jacobian_determinant(vectors: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """det(I + du/dx) of a displacement (3, Z, Y, X) in LPS mm on ``grid``: (Z, Y, X).
+
+    Central differences, one-sided at the faces, as numpy.gradient; 1 means no volume change, at
+    most 0 means folding.
+    """
+    inverse = torch.as_tensor(np.linalg.inv(grid.matrix[:3, :3]), dtype=vectors.dtype)
+    along_index = torch.stack([_difference(vectors, axis) for axis in range(3)], dim=1)
+    gradient = torch.einsum("iazyx,aj->ijzyx", along_index, inverse)
+    a, b, c = gradient[0, 0] + 1, gradient[0, 1], gradient[0, 2]
+    d, e, f = gradient[1, 0], gradient[1, 1] + 1, gradient[1, 2]
+    g, h, i = gradient[2, 0], gradient[2, 1], gradient[2, 2] + 1
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def affine_to_sitk(matrix: np.ndarray) -> SimpleITK.AffineTransform:
+    """A 4x4 LPS mm matrix as an ITK affine transform."""
+    import SimpleITK as sitk
+
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(matrix[:3, :3].ravel().tolist())
+    transform.SetTranslation(matrix[:3, 3].tolist())
+    return transform
+
+
+def linear_matrix(transform: SimpleITK.Transform) -> np.ndarray:
+    """The 4x4 LPS mm matrix of any linear ITK transform. Raises InputError for others."""
+    if not transform.IsLinear():
+        raise InputError("The initial transform is not linear; give a rigid or affine transform.")
+    matrix = np.eye(4)
+    origin = np.asarray(transform.TransformPoint((0.0, 0.0, 0.0)))
+    matrix[:3, 3] = origin
+    for axis in range(3):
+        unit = [0.0, 0.0, 0.0]
+        unit[axis] = 1.0
+        matrix[:3, axis] = np.asarray(transform.TransformPoint(unit)) - origin
+    return matrix
+
+
+def read_transform(path: str | Path) -> SimpleITK.Transform:
+    """Reads an ITK transform (.h5, .tfm, .txt, .mat) or a displacement field image.
+
+    The result maps fixed LPS points to moving LPS points. Raises :class:`InputError` with one
+    sentence when the file is missing, damaged, not 3-D or neither of both.
+    """
+    import SimpleITK as sitk
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"The transform '{path}' does not exist; check the path.")
+    is_transform = path.suffix.lower() in {".h5", ".hdf5", ".hdf", ".tfm", ".txt", ".mat", ".xfm"}
+    try:
+        if is_transform:
+            transform = sitk.ReadTransform(str(path))
+        else:
+            image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(
+            f"'{path}' cannot be read as a transform ({first_sentence(error)}); "
+            "give an ITK transform (.h5, .tfm) or a displacement field (.nii.gz, .nrrd, .mha)."
+        ) from error
+    if is_transform:
+        if transform.GetDimension() != 3:
+            raise InputError(f"The transform '{path}' is {transform.GetDimension()}-D, not 3-D.")
+        return transform
+    return DisplacementField.from_sitk(image).to_sitk_transform()
+
+
+def transform_points(transform: SimpleITK.Transform, points: np.ndarray) -> np.ndarray:
+    """Applies an ITK transform to LPS points (N, 3)."""
+    points = np.asarray(points, dtype=float).reshape(-1, 3)
+    moved = [transform.TransformPoint(p) for p in points.tolist()]
+    return np.asarray(moved, dtype=float).reshape(-1, 3)
+
+
+def sample_transform(transform: SimpleITK.Transform, grid: Grid) -> DisplacementField:
+    """The displacement of any ITK transform on a grid (LPS mm)."""
+    import SimpleITK as sitk
+
+    image = sitk.TransformToDisplacementField(
+        transform, sitk.sitkVectorFloat32, grid.size, grid.origin, grid.spacing, grid.direction
+    )
+    return DisplacementField.from_sitk(image)
+
+
+def _difference(values: torch.Tensor, axis: int) -> torch.Tensor:
+    """Derivative along index axis x=0, y=1, z=2: central inside, one-sided at the faces."""
+    dim = values.dim() - 1 - axis
+    n = values.shape[dim]
+    if n == 1:
+        return torch.zeros_like(values)
+    out = torch.empty_like(values)
+    out.narrow(dim, 1, n - 2).copy_(values.narrow(dim, 2, n - 2) - values.narrow(dim, 0, n - 2))
+    out.narrow(dim, 1, n - 2).mul_(0.5)
+    out.narrow(dim, 0, 1).copy_(values.narrow(dim, 1, 1) - values.narrow(dim, 0, 1))
+    out.narrow(dim, n - 1, 1).copy_(values.narrow(dim, n - 1, 1) - values.narrow(dim, n - 2, 1))
+    return out
+
+
+def _faces(vectors: torch.Tensor) -> torch.Tensor:
+    """All vectors on the six faces of the grid: (3, N)."""
+    parts = []
+    for dim in (1, 2, 3):
+        parts += [vectors.select(dim, 0).reshape(3, -1), vectors.select(dim, -1).reshape(3, -1)]
+    return torch.cat(parts, dim=1)
+
+
+def _fade(size: int, lower: int, upper: int, margin: int) -> torch.Tensor:
+    """1 on the original ``size`` nodes, a raised cosine to 0 over ``margin`` nodes outside."""
+    position = torch.arange(-lower, size + upper, dtype=torch.float32)
+    outside = torch.clamp(torch.maximum(-position, position - (size - 1)), min=0)
+    # 0 is reached one node before the margin ends, so that the outermost layer is exactly zero
+    share = (outside / (margin - 1)).clamp(max=1)
+    return 0.5 * (1 + torch.cos(math.pi * share))
