@@ -1,0 +1,1 @@
+"""Features: MIND-SSC (local detail) and reduced foundation-model embeddings (global context)."""

@@ -1,0 +1,114 @@
+"""MIND-SSC: the modality independent neighborhood descriptor with self-similarity context.
+
+Heinrich, Jenkinson, Papiez, Brady and Schnabel, "Towards realtime multimodal fusion for
+image-guided interventions using self-similarities", MICCAI 2013.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+#: The six-neighborhood, offsets in z, y, x.
+_NEIGHBORS = ((-1, 0, 0), (0, 0, -1), (0, -1, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0))
+
+#: The 12 unordered pairs of neighbors at squared distance 2.
+PAIRS = tuple(
+    (a, b)
+    for i, a in enumerate(_NEIGHBORS)
+    for b in _NEIGHBORS[:i]
+    if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 2
+)
+
+_Offset = tuple[int, int, int]
+
+
+def _plan() -> list[tuple[_Offset, _Offset]]:
+    """For each channel: the difference direction, and where its distance map is read.
+
+    The patch distance between x+a and x+b is the map of direction v = b - a, read at x + a; v and
+    -v give the same map, so six maps serve the twelve channels.
+    """
+    plan = []
+    for a, b in PAIRS:
+        v = tuple(q - p for p, q in zip(a, b, strict=True))
+        negative = tuple(-k for k in v)
+        plan.append((v, a) if v > negative else (negative, b))
+    return plan
+
+
+@torch.no_grad()
+def mind_ssc(
+    image: torch.Tensor,
+    radius: int = 1,
+    dilation: int = 2,
+    pool: int = 1,
+    check: Callable[[], None] = lambda: None,
+) -> torch.Tensor:
+    """MIND-SSC descriptors of an image (Z, Y, X), averaged over blocks of ``pool``^3 voxels.
+
+    ``radius`` of the box patch and ``dilation`` of the neighborhood are in voxels. Returns
+    (12, Z/pool, Y/pool, X/pool) float32 with values in (0, 1]; a remainder at the far end is
+    dropped. Works slab by slab: the full-resolution 12-channel volume never exists. ``check`` is
+    called between slabs and may raise to cancel.
+    """
+    size = [n // pool * pool for n in image.shape]
+    margin = 2 * dilation + radius
+    padded = F.pad(
+        image[None, None, : size[0], : size[1], : size[2]].float(), (margin,) * 6, mode="replicate"
+    )[0, 0]
+    slab = max(pool, 16 // pool * pool)
+    starts = range(0, size[0], slab)
+
+    def distances(start: int) -> torch.Tensor:
+        stop = min(start + slab, size[0])
+        return _distances(padded[start : stop + 2 * margin], radius, dilation)
+
+    # The mean variance only sets the clamp, so a quarter of the slabs is enough for it.
+    sampled = [float(distances(s).mean()) for s in starts[::4]]
+    mean_variance = sum(sampled) / len(sampled)
+    out = image.new_empty((12, *(n // pool for n in size)), dtype=torch.float32)
+    for start in starts:
+        check()
+        d = distances(start)
+        variance = d.mean(dim=0).clamp_(1e-3 * mean_variance, 1e3 * mean_variance)
+        channels = d.div_(variance.clamp_min(1e-12)).neg_().exp_()
+        if pool > 1:
+            channels = F.avg_pool3d(channels[None], pool)[0]
+        out[:, start // pool : start // pool + channels.shape[1]] = channels
+    return out
+
+
+def _distances(padded: torch.Tensor, radius: int, dilation: int) -> torch.Tensor:
+    """Patch distances minus their minimum over channels, for a slab with its margin: (12, ...)."""
+    margin = 2 * dilation + radius
+    shape = [n - 2 * margin for n in padded.shape]
+    plan = _plan()
+    maps = {}
+    for v in {v for v, _ in plan}:
+        # (I(y) - I(y + v))^2 for y within `dilation + radius` of the slab, then the box sum
+        core = [slice(dilation, n - dilation) for n in padded.shape]
+        moved = [
+            slice(dilation + dilation * k, n - dilation + dilation * k)
+            for k, n in zip(v, padded.shape, strict=True)
+        ]
+        maps[v] = _box_mean((padded[tuple(core)] - padded[tuple(moved)]).square_(), radius)
+    out = padded.new_empty((12, *shape))
+    for channel, (v, base) in enumerate(plan):
+        start = [margin - dilation - radius + dilation * k for k in base]
+        out[channel] = maps[v][tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))]
+    return out.sub_(out.amin(dim=0))
+
+
+def _box_mean(values: torch.Tensor, radius: int) -> torch.Tensor:
+    """Mean over (2 radius + 1)^3 voxels; each axis gets shorter by 2 radius."""
+    side = 2 * radius + 1
+    for dim in range(3):
+        n = values.shape[dim] - 2 * radius
+        total = values.narrow(dim, 0, n).clone()
+        for k in range(1, side):
+            total.add_(values.narrow(dim, k, n))
+        values = total.div_(side)
+    return values

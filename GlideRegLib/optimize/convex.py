@@ -1,0 +1,79 @@
+"""Coupled convex discrete optimization: the initial displacement (Heinrich, Papiez, Schnabel and
+Handels, "Non-parametric discrete registration with convex optimisation", WBIR 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from .cost_volume import cost_volume, displacement_mesh
+from .warping import box_filter, symmetrize
+
+#: Coupling weights of the successive passes (paper).
+COEFFICIENTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+#: Weight of |d|^2 that decides between equal costs (outside the body): the smallest motion wins.
+TIE_BREAK = 1e-4
+
+_CHUNK = 4096
+
+
+def coupled_convex(
+    costs: torch.Tensor, radius: int, coefficients: Sequence[float] = COEFFICIENTS
+) -> torch.Tensor:
+    """Minimizes cost(d) + c |d - s|^2 point-wise, with s the smoothed previous solution.
+
+    ``costs`` (K, Z, Y, X) as from :func:`cost_volume`; c grows through ``coefficients`` (units of
+    cost per voxel^2). Returns a displacement (3, Z, Y, X) in voxels.
+    """
+    shape = costs.shape[1:]
+    mesh = displacement_mesh(radius, costs.device)
+    flat = costs.reshape(costs.shape[0], -1)
+    smooth = torch.zeros(3, flat.shape[1], device=costs.device)
+    for coefficient in (0.0, *coefficients):
+        best = _coupled_argmin(flat, mesh, smooth, coefficient)
+        smooth = box_filter(mesh[:, best].reshape(3, *shape)).reshape(3, -1)
+    return smooth.reshape(3, *shape)
+
+
+def _coupled_argmin(
+    costs: torch.Tensor, mesh: torch.Tensor, smooth: torch.Tensor, coefficient: float
+) -> torch.Tensor:
+    """argmin over K of cost + c |d - s|^2; |d - s|^2 = |d|^2 - 2 d.s + const is a matrix product."""
+    squared = mesh.square().sum(dim=0)
+    factors = torch.cat((-2 * coefficient * mesh, (coefficient + TIE_BREAK) * squared[None])).T
+    ones = torch.ones_like(smooth[:1])
+    best = torch.empty(costs.shape[1], dtype=torch.long, device=costs.device)
+    for start in range(0, costs.shape[1], _CHUNK):
+        part = slice(start, start + _CHUNK)
+        right = torch.cat((smooth[:, part], ones[:, part]))
+        best[part] = torch.addmm(costs[:, part].float(), factors, right).argmin(dim=0)
+    return best
+
+
+def convex_displacement(
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    radius: int,
+    weight: torch.Tensor | None = None,
+    coefficients: Sequence[float] = COEFFICIENTS,
+    consistency_steps: int = 15,
+    check: Callable[[], None] = lambda: None,
+) -> torch.Tensor:
+    """Discrete displacement from fixed to moving features, made inverse consistent.
+
+    Features (C, Z, Y, X) on one grid; the search reaches ``radius`` voxels along each axis. Only
+    one direction's cost volume is held at a time. ``consistency_steps`` = 0 skips the backward
+    direction. Returns (3, Z, Y, X) in voxels.
+    """
+    forward = coupled_convex(
+        cost_volume(fixed, moving, radius, weight, check=check), radius, coefficients
+    )
+    if consistency_steps == 0:
+        return forward
+    check()
+    backward = coupled_convex(
+        cost_volume(moving, fixed, radius, weight, check=check), radius, coefficients
+    )
+    return symmetrize(forward, backward, consistency_steps)[0]

@@ -1,0 +1,213 @@
+"""Gauss-Newton on the registration energy, composed with exp(step): the default solver.
+
+Each step solves the normal equations of the linearized energy with preconditioned conjugate
+gradients. The gradient is the mean of the fixed and the warped features' (efficient second-order
+minimization: a wider basin than the exact derivative). The update u <- u o exp(step) is
+diffeomorphic as long as the steps are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from .energy import BILAPLACIAN_DIAGONAL, FeaturePair, bilaplacian
+from .warping import compose, exponentiate
+
+#: Added to the diagonal of the normal equations (cost per voxel^2), for voxels without structure.
+DAMPING = 1e-3
+
+#: The six entries of a symmetric 3x3 matrix, components x, y, z.
+_UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+
+
+@dataclass
+class NormalEquations:
+    """A z + lambda bilaplacian z = right, with A (6, Z, Y, X) per voxel and right (3, Z, Y, X)."""
+
+    matrix: torch.Tensor
+    right: torch.Tensor
+    bending: float
+
+    def multiply(self, z: torch.Tensor) -> torch.Tensor:
+        out = bilaplacian(z).mul_(self.bending)
+        for entry, (i, j) in zip(self.matrix, _UPPER, strict=True):
+            out[i].addcmul_(entry, z[j])
+            if i != j:
+                out[j].addcmul_(entry, z[i])
+        return out
+
+    def solve(self, iterations: int, tolerance: float = 1e-4) -> torch.Tensor:
+        """Conjugate gradients with the diagonal as preconditioner."""
+        diagonal = self.matrix[[0, 3, 5]]
+        inverse = (diagonal + self.bending * BILAPLACIAN_DIAGONAL).reciprocal_()
+        solution = torch.zeros_like(self.right)
+        residual = self.right.clone()
+        conjugate = inverse * residual
+        direction = conjugate.clone()
+        old = first = float((residual * conjugate).sum())
+        for _ in range(iterations):
+            if old <= tolerance * first:
+                break
+            product = self.multiply(direction)
+            length = old / max(float((direction * product).sum()), 1e-20)
+            solution.add_(direction, alpha=length)
+            residual.sub_(product, alpha=length)
+            conjugate = inverse * residual
+            new = float((residual * conjugate).sum())
+            direction.mul_(new / old).add_(conjugate)
+            old = new
+        return solution
+
+
+class GaussNewton:
+    """Keeps the prepared features of one level; :meth:`step` improves a displacement."""
+
+    def __init__(
+        self,
+        pairs: list[FeaturePair],
+        bending: float,
+        weight: torch.Tensor | None = None,
+        moving_weight: torch.Tensor | None = None,
+        cg_iterations: int = 12,
+        max_step: float = 1.5,
+    ) -> None:
+        """``weight`` (Z, Y, X): trust in each fixed voxel; ``moving_weight``: the same for the
+        moving grid, sampled at x + u. ``bending`` is lambda on this grid; ``max_step`` (voxels)
+        limits a single update."""
+        self._shape = tuple(pairs[0].fixed.shape[1:])
+        self._bending = bending
+        self._weight = weight
+        self._cg_iterations = cg_iterations
+        self._max_step = max_step
+        self._groups = [
+            (pair.weight, _channels_last(pair.fixed), _Table(pair.moving)) for pair in pairs
+        ]
+        self._moving_weight = None if moving_weight is None else _Table(moving_weight[None])
+
+    def replace(self, group: int, pair: FeaturePair) -> None:
+        """Exchanges the features of one group (after the reduction was updated)."""
+        self._groups[group] = (pair.weight, _channels_last(pair.fixed), _Table(pair.moving))
+
+    @torch.no_grad()
+    def step(self, displacement: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """One update. Returns the new displacement and the mean length of the step (voxels)."""
+        equations = self._assemble(displacement)
+        update = equations.solve(self._cg_iterations)
+        length = update.square().sum(dim=0, keepdim=True).sqrt_()
+        update.mul_((self._max_step / length.clamp_min(1e-9)).clamp_max_(1.0))
+        mean_length = float(length.clamp_max(self._max_step).mean())
+        return compose(displacement, exponentiate(update)), mean_length
+
+    def _assemble(self, displacement: torch.Tensor) -> NormalEquations:
+        """Accumulates the normal equations slab by slab: nothing with C channels is kept."""
+        depth = self._shape[0]
+        matrix = displacement.new_zeros((6, *self._shape))
+        right = displacement.new_zeros((3, *self._shape))
+        for start in range(0, depth, _SLAB):
+            stop = min(start + _SLAB, depth)
+            self._add_slab(displacement, start, stop, matrix[:, start:stop], right[:, start:stop])
+        matrix[[0, 3, 5]] += DAMPING
+        right.add_(bilaplacian(displacement), alpha=self._bending).neg_()
+        return NormalEquations(matrix, right, self._bending)
+
+    def _add_slab(
+        self,
+        displacement: torch.Tensor,
+        start: int,
+        stop: int,
+        matrix: torch.Tensor,
+        right: torch.Tensor,
+    ) -> None:
+        # One slice more on each side, for the central differences along z.
+        low, high = max(start - 1, 0), min(stop + 1, self._shape[0])
+        shape = (high - low, *self._shape[1:])
+        inner = slice(start - low, start - low + stop - start)
+        lookup = _Lookup(displacement[:, low:high], low, self._shape)
+        trust = None if self._weight is None else self._weight[start:stop]
+        if self._moving_weight is not None:
+            inside = self._moving_weight.sample(lookup).view(shape)[inner]
+            trust = inside if trust is None else trust * inside
+        for alpha, fixed, moving in self._groups:
+            warped = moving.sample(lookup).view(*shape, -1)
+            target = fixed[low:high]
+            mean = (warped + target).mul_(0.5)
+            gradient = (
+                _difference(mean[inner], 2),
+                _difference(mean[inner], 1),
+                _difference(mean, 0)[inner],
+            )
+            residual = warped[inner] - target[inner]
+            factor = alpha if trust is None else trust * alpha
+            for i in range(3):
+                right[i].add_((gradient[i] * residual).sum(dim=-1).mul_(factor))
+            for entry, (i, j) in zip(matrix, _UPPER, strict=True):
+                entry.add_((gradient[i] * gradient[j]).sum(dim=-1).mul_(factor))
+
+
+#: Slices per slab: small enough for the processor's cache, large enough to amortize overheads.
+_SLAB = 4
+
+
+def _channels_last(values: torch.Tensor) -> torch.Tensor:
+    return values.permute(1, 2, 3, 0).contiguous()
+
+
+class _Table:
+    """A volume (C, Z, Y, X) as a table of channel vectors, for trilinear look-ups."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._rows = values.reshape(values.shape[0], -1).T.contiguous()
+
+    def sample(self, lookup: _Lookup) -> torch.Tensor:
+        """Interpolated vectors (N, C). ``embedding_bag`` is twice as fast as ``grid_sample``."""
+        return F.embedding_bag(
+            lookup.rows,
+            self._rows,
+            per_sample_weights=lookup.weights.to(self._rows.dtype),
+            mode="sum",
+        )
+
+
+class _Lookup:
+    """The eight neighbors and weights of x + u(x) for the slices that start at ``first``."""
+
+    def __init__(self, displacement: torch.Tensor, first: int, shape: tuple[int, ...]) -> None:
+        device = displacement.device
+        axes = [torch.arange(n, dtype=torch.float32, device=device) for n in displacement.shape[1:]]
+        axes[0] += first
+        strides = (shape[1] * shape[2], shape[2], 1)
+        row, parts = None, []
+        for k in range(3):  # array axes z, y, x; the components are x, y, z
+            view = [-1 if k == axis else 1 for axis in range(3)]
+            position = (displacement[2 - k] + axes[k].view(view)).clamp_(0, shape[k] - 1)
+            lower = position.to(torch.int32).clamp_(max=max(shape[k] - 2, 0))
+            upper_share = (position - lower).reshape(-1, 1)
+            parts.append(torch.cat((1 - upper_share, upper_share), dim=1))
+            offset = lower * strides[k]
+            row = offset if row is None else row.add_(offset)
+        steps = [
+            z * strides[0] * (shape[0] > 1) + y * strides[1] * (shape[1] > 1) + x * (shape[2] > 1)
+            for z in (0, 1)
+            for y in (0, 1)
+            for x in (0, 1)
+        ]
+        self.rows = row.view(-1, 1) + torch.tensor(steps, dtype=torch.int32, device=device)
+        plane = (parts[1][:, :, None] * parts[2][:, None, :]).view(-1, 1, 4)
+        self.weights = (parts[0][:, :, None] * plane).view(-1, 8)
+
+
+def _difference(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Central difference along ``dim``, one-sided at the ends."""
+    n = values.shape[dim]
+    out = torch.empty_like(values)
+    if n == 1:
+        return out.zero_()
+    inner = out.narrow(dim, 1, n - 2)
+    inner.copy_(values.narrow(dim, 2, n - 2)).sub_(values.narrow(dim, 0, n - 2)).mul_(0.5)
+    for edge, low in ((0, 0), (n - 1, n - 2)):
+        face = out.narrow(dim, edge, 1)
+        face.copy_(values.narrow(dim, low + 1, 1)).sub_(values.narrow(dim, low, 1))
+    return out

@@ -1,0 +1,98 @@
+"""Sampling, composing and smoothing displacements in voxel units.
+
+Frames: everything is index space of one grid; displacements (3, Z, Y, X), components x, y, z.
+Sampling is trilinear with align_corners=False semantics and replicated borders.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from ..geometry import index_tensor, normalized_coordinates
+
+
+def warp(values: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+    """values(x + u(x)): values (C, Z, Y, X), u (3, z, y, x) in voxels of ``values``.
+
+    Both must cover the same grid; returns (C, z, y, x).
+    """
+    index = index_tensor(tuple(displacement.shape[1:]), displacement.device) + displacement
+    coordinates = normalized_coordinates(index, tuple(values.shape[1:]))
+    return F.grid_sample(
+        values[None],
+        coordinates[None].to(values.dtype),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )[0]
+
+
+def compose(later: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """(Id + later) after (Id + first): x -> x + first(x) + later(x + first(x))."""
+    return first + warp(later, first)
+
+
+def exponentiate(velocity: torch.Tensor, squarings: int = 4) -> torch.Tensor:
+    """exp of a stationary velocity by scaling and squaring: a displacement without folds."""
+    displacement = velocity / 2**squarings
+    for _ in range(squarings):
+        displacement = compose(displacement, displacement)
+    return displacement
+
+
+def resize_displacement(displacement: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """The same motion on another grid of equal extent, in voxels of that grid."""
+    old = displacement.shape[1:]
+    factors = [new / n for new, n in zip(shape, old, strict=True)][::-1]
+    scale = torch.tensor(factors, dtype=displacement.dtype, device=displacement.device)
+    resized = F.interpolate(
+        displacement[None], size=tuple(shape), mode="trilinear", align_corners=False
+    )[0]
+    return resized * scale.view(3, 1, 1, 1)
+
+
+def pool(values: torch.Tensor, factor: int) -> torch.Tensor:
+    """Mean over blocks of ``factor``^3 voxels: (C, Z, Y, X) -> (C, Z/f, Y/f, X/f)."""
+    return values if factor == 1 else F.avg_pool3d(values[None], factor, stride=factor)[0]
+
+
+def box_filter(values: torch.Tensor, times: int = 1) -> torch.Tensor:
+    """A 3^3 mean filter over the last three axes, applied ``times`` times, replicated borders.
+
+    Separable additions: about ten times faster than ``avg_pool3d`` on a CPU.
+    """
+    for _ in range(times):
+        for dim in (-3, -2, -1):
+            values = _box_along(values, values.dim() + dim)
+    return values
+
+
+def _box_along(values: torch.Tensor, dim: int) -> torch.Tensor:
+    n = values.shape[dim]
+    if n == 1:
+        return values
+    out = torch.empty_like(values)
+    inner = out.narrow(dim, 1, n - 2)
+    inner.copy_(values.narrow(dim, 0, n - 2)).add_(values.narrow(dim, 1, n - 2))
+    inner.add_(values.narrow(dim, 2, n - 2)).div_(3)
+    for edge, neighbor in ((0, 1), (n - 1, n - 2)):
+        face = out.narrow(dim, edge, 1)
+        face.copy_(values.narrow(dim, edge, 1)).mul_(2).add_(values.narrow(dim, neighbor, 1))
+        face.div_(3)
+    return out
+
+
+def symmetrize(
+    forward: torch.Tensor, backward: torch.Tensor, steps: int = 15
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pulls a forward and a backward displacement towards being inverses of each other.
+
+    Each step halves the difference: a <- (a - b(x + a)) / 2, and the same for b (Heinrich 2014).
+    """
+    for _ in range(steps):
+        forward, backward = (
+            0.5 * (forward - warp(backward, forward)),
+            0.5 * (backward - warp(forward, backward)),
+        )
+    return forward, backward
