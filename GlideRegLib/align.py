@@ -52,7 +52,7 @@ def initial_alignment(
         progress.update(0.6 * number / len(starts))
         rigid = coarse.optimize(matrix, affine=False)
         candidates.append((coarse.score(rigid), name, rigid))
-    best, name, matrix = max(candidates, key=lambda candidate: candidate[0])
+    _, name, matrix = max(candidates, key=lambda candidate: candidate[0])
     progress.update(0.6)
     fine = _Scorer(fixed, moving, masks, FINE_SPACING)
     refined = fine.optimize(matrix, affine=True)

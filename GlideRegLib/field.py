@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .errors import InputError
-from .geometry import Grid, index_tensor, normalized_coordinates
+from .geometry import Grid, normalized_coordinates
 from .volume import first_sentence
 
 if TYPE_CHECKING:
@@ -60,12 +60,7 @@ class DisplacementField:
 
     def sample_grid(self, grid: Grid, displaced: torch.Tensor | None = None) -> torch.Tensor:
         """u at every voxel of ``grid`` (moved by ``displaced``, LPS mm, first): (3, Z, Y, X) mm."""
-        to_own_index = np.linalg.inv(self.grid.matrix) @ grid.matrix
-        index = torch.einsum(
-            "ij,jzyx->izyx",
-            torch.as_tensor(to_own_index[:3, :3], dtype=torch.float32),
-            index_tensor(grid.shape),
-        ) + torch.as_tensor(to_own_index[:3, 3], dtype=torch.float32).view(3, 1, 1, 1)
+        index = self.grid.index_of(grid)
         if displaced is not None:
             index += self.grid.mm_to_voxels(displaced)
         return self._sample_index(index)
@@ -76,16 +71,9 @@ class DisplacementField:
 
     def _sample_index(self, index: torch.Tensor) -> torch.Tensor:
         """Values at continuous indices (3, Z, Y, X) of the field's own grid."""
-        shape = self.grid.shape
-        coordinates = normalized_coordinates(index, shape)[None]
-        values = torch.nn.functional.grid_sample(
-            self.vectors[None].to(index.dtype),
-            coordinates,
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=False,
-        )[0]
-        inside = (coordinates[0].abs() <= 1).all(dim=-1)
+        values = self.grid.sample(self.vectors.to(index.dtype), index)
+        coordinates = normalized_coordinates(index, self.grid.shape)
+        inside = (coordinates.abs() <= 1).all(dim=-1)
         return values * inside
 
     # --- algebra ------------------------------------------------------------------------------

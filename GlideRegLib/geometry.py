@@ -142,6 +142,27 @@ class Grid:
         """Index coordinates of every voxel: float32 (3, Z, Y, X), components x, y, z."""
         return index_tensor(self.shape, device)
 
+    def index_of(self, other: Grid, device: str | torch.device = "cpu") -> torch.Tensor:
+        """Where every voxel of ``other`` lies in this grid's index space: (3, Z, Y, X), x y z."""
+        import torch
+
+        matrix = np.linalg.inv(self.matrix) @ other.matrix
+        index = _multiply(matrix[:3, :3], index_tensor(other.shape, device))
+        offset = torch.as_tensor(matrix[:3, 3], dtype=torch.float32, device=device)
+        return index + offset.view(3, 1, 1, 1)
+
+    def sample(self, values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """values (C, Z, Y, X) on this grid, trilinear at continuous indices (3, z, y, x).
+
+        Beyond the outer voxels the border is replicated. Returns (C, z, y, x).
+        """
+        import torch
+
+        coordinates = normalized_coordinates(index, self.shape)[None].to(values.dtype)
+        return torch.nn.functional.grid_sample(
+            values[None], coordinates, padding_mode="border", align_corners=False
+        )[0]
+
     # --- vectors ------------------------------------------------------------------------------
 
     def voxels_to_mm(self, displacement: torch.Tensor) -> torch.Tensor:

@@ -169,7 +169,8 @@ def replace_whole(path: Path, write: object) -> None:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         raise OutputError(
-            f"'{path}' cannot be written ({first_sentence(error)}); choose another folder or format."
+            f"'{path}' cannot be written ({first_sentence(error)}); "
+            "choose another folder or format."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

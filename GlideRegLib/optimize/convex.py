@@ -40,7 +40,7 @@ def coupled_convex(
 def _coupled_argmin(
     costs: torch.Tensor, mesh: torch.Tensor, smooth: torch.Tensor, coefficient: float
 ) -> torch.Tensor:
-    """argmin over K of cost + c |d - s|^2; |d - s|^2 = |d|^2 - 2 d.s + const is a matrix product."""
+    """argmin over K of cost + c |d - s|^2; |d|^2 - 2 d.s is one matrix product per chunk."""
     squared = mesh.square().sum(dim=0)
     factors = torch.cat((-2 * coefficient * mesh, (coefficient + TIE_BREAK) * squared[None])).T
     ones = torch.ones_like(smooth[:1])

@@ -1,0 +1,309 @@
+"""All settings of a registration: one frozen tree, presets, checks with reasons, and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field, fields, replace
+
+from .errors import SettingsError
+
+PRESETS = ("fast", "standard", "fine", "paper")
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """The working grid. Units: mm."""
+
+    spacing_mm: float = 1.5
+    margin_mm: float = 10.0
+
+    def problems(self) -> list[str]:
+        return _range("spacing_mm", self.spacing_mm, 0.5, 8) + _range(
+            "margin_mm", self.margin_mm, 0, 200
+        )
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Which features, and how they are made.
+
+    ``use``: "both" (the method), "global" or "local". ``encoder``: a registered name, "auto", or
+    "none" (local only). ``cell_mm``: size of an encoder cell in plane; ``input_side``: side of the
+    encoder's square input in pixels instead (the paper: 1024). ``slice_mm``: slices are averaged
+    to at most this thickness before they are encoded. ``ct_windows``: HU range of each of the three
+    color channels. MIND ``radius`` and ``dilation`` in voxels of the working grid.
+    """
+
+    use: str = "both"
+    encoder: str = "auto"
+    cell_mm: float = 6.0
+    input_side: int | None = None
+    slice_mm: float = 4.0
+    ct_windows: tuple[tuple[float, float], ...] = ((-1000.0, 400.0),) * 3
+    random_weights: bool = False
+    cache: bool = True
+    mind_radius: int = 1
+    mind_dilation: int = 2
+
+    def problems(self) -> list[str]:
+        found = _choice("use", self.use, ("both", "global", "local"))
+        found += _range("cell_mm", self.cell_mm, 1, 40)
+        found += _range("slice_mm", self.slice_mm, 0.5, 20)
+        found += _range("mind_radius", self.mind_radius, 1, 4)
+        found += _range("mind_dilation", self.mind_dilation, 1, 6)
+        if self.input_side is not None:
+            found += _range("input_side", self.input_side, 64, 2048)
+        if len(self.ct_windows) != 3 or any(low >= high for low, high in self.ct_windows):
+            found.append("ct_windows needs three (low, high) ranges in HU with low < high")
+        if self.use == "global" and self.encoder == "none":
+            found.append("global features need an encoder: choose one, or use local features")
+        return found
+
+
+@dataclass(frozen=True)
+class ReductionSettings:
+    """From 256 encoder channels to ``channels``.
+
+    ``kind``: "dynamic" (VAE trained together with the field), "static" (VAE trained before) or
+    "pca". ``literal`` takes the paper's network (no linear path, random start) and its absolute
+    weights ``reconstruction`` and ``divergence``; otherwise the registration's gradient on the
+    encoder is scaled to ``balance`` times the reconstruction's.
+    """
+
+    kind: str = "dynamic"
+    channels: int = 12
+    hidden: int = 128
+    batch: int = 4096
+    learning_rate: float = 1e-3
+    warm_up: int = 300
+    static_steps: int = 600
+    steps_per_update: int = 10
+    balance: float = 0.3
+    divergence_balanced: float = 1e-3
+    literal: bool = False
+    reconstruction: float = 7.5e4
+    divergence: float = 20.0
+
+    def problems(self) -> list[str]:
+        found = _choice("kind", self.kind, ("dynamic", "static", "pca"))
+        found += _range("channels", self.channels, 1, 64)
+        found += _range("hidden", self.hidden, self.channels, 1024)
+        found += _range("batch", self.batch, 64, 1_000_000)
+        found += _range("learning_rate", self.learning_rate, 1e-6, 1)
+        found += _range("balance", self.balance, 0, 10)
+        return found
+
+
+@dataclass(frozen=True)
+class ConvexSettings:
+    """Coupled convex discrete stage. A level is (pooling factor, search radius in its voxels)."""
+
+    global_levels: tuple[tuple[int, int], ...] = ((8, 4),)
+    local_levels: tuple[tuple[int, int], ...] = ((8, 4), (4, 2))
+    coefficients: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    consistency_steps: int = 15
+    literal_composition: bool = False
+
+    def problems(self) -> list[str]:
+        found = []
+        for factor, radius in (*self.global_levels, *self.local_levels):
+            if factor not in (1, 2, 4, 6, 8, 16):
+                found.append(f"a convex level pools by 1, 2, 4, 6, 8 or 16, not {factor}")
+            found += _range("the search radius of a convex level", radius, 1, 8)
+        if not self.local_levels or not self.global_levels:
+            found.append("the convex stage needs at least one level for each feature set")
+        return found
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the Gauss-Newton refinement.
+
+    ``pooling`` of the working grid; ``alpha`` and ``beta`` weigh the global and local SSD (sums
+    over channels); ``bending`` is lambda for displacements in voxels of this level's grid.
+    """
+
+    pooling: int
+    iterations: int
+    alpha: float
+    beta: float
+    bending: float
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """Continuous refinement: "gauss-newton" (default) or "adam" (the paper's).
+
+    The ``adam_*`` values are the paper's: 800 iterations at learning rate 1 (voxels), half
+    resolution, alpha 0.5, beta 3.5, lambda 1.25 (on the mean over voxels and components).
+    ``repair_below``: where the determinant falls below this the field is smoothed locally until it
+    does not (0 switches it off).
+    """
+
+    solver: str = "gauss-newton"
+    levels: tuple[Level, ...] = (
+        Level(4, 6, 0.15, 1.0, 0.4),
+        Level(2, 8, 0.0, 1.0, 0.4),
+        Level(1, 4, 0.0, 1.0, 0.4),
+    )
+    cg_iterations: int = 12
+    max_step: float = 1.5
+    repair_below: float = 0.05
+    adam_iterations: int = 800
+    adam_learning_rate: float = 1.0
+    adam_pooling: int = 2
+    adam_alpha: float = 0.5
+    adam_beta: float = 3.5
+    adam_bending: float = 1.25
+    adam_refresh: int = 20
+
+    def problems(self) -> list[str]:
+        found = _choice("solver", self.solver, ("gauss-newton", "adam"))
+        for level in self.levels:
+            if level.pooling not in (1, 2, 4, 8):
+                found.append(f"a refinement level pools by 1, 2, 4 or 8, not {level.pooling}")
+            found += _range("iterations of a level", level.iterations, 0, 1000)
+            for name in ("alpha", "beta"):
+                found += _range(name, getattr(level, name), 0, 1e3)
+            found += _range("bending", level.bending, 1e-4, 1e4)
+        found += _range("cg_iterations", self.cg_iterations, 1, 500)
+        found += _range("max_step", self.max_step, 0.1, 10)
+        found += _range("repair_below", self.repair_below, 0, 0.5)
+        found += _range("adam_iterations", self.adam_iterations, 1, 10000)
+        found += _range("adam_learning_rate", self.adam_learning_rate, 1e-4, 10)
+        if self.adam_pooling not in (1, 2, 4):
+            found.append(f"adam_pooling is 1, 2 or 4, not {self.adam_pooling}")
+        return found
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the result, beside the inputs.
+
+    ``initial``: "auto", "none", or the path of a transform file (linear, LPS mm, fixed to moving).
+    ``modality``: "auto", "ct" or "mr". ``device``: "auto", "cpu" or "cuda". ``threads``: CPU
+    threads, 0 for all cores. Build one with :meth:`preset`; :meth:`check` raises
+    :class:`SettingsError` with every reason.
+    """
+
+    preset_name: str = "standard"
+    modality: str = "auto"
+    initial: str = "auto"
+    device: str = "auto"
+    threads: int = 0
+    seed: int = 0
+    grid: GridSettings = field(default_factory=GridSettings)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    reduction: ReductionSettings = field(default_factory=ReductionSettings)
+    convex: ConvexSettings = field(default_factory=ConvexSettings)
+    refine: RefineSettings = field(default_factory=RefineSettings)
+
+    @classmethod
+    def preset(cls, name: str) -> Settings:
+        """The settings of a preset: fast, standard, fine or paper. Raises SettingsError."""
+        if name not in PRESETS:
+            raise SettingsError(f"There is no preset '{name}'; choose {', '.join(PRESETS)}.")
+        if name == "fast":
+            return cls(
+                preset_name=name,
+                grid=GridSettings(spacing_mm=2.0),
+                features=FeatureSettings(cell_mm=8.0),
+                refine=RefineSettings(levels=RefineSettings().levels[:2]),
+            )
+        if name == "fine":
+            return cls(preset_name=name, grid=GridSettings(spacing_mm=1.0))
+        if name == "paper":
+            return cls(
+                preset_name=name,
+                grid=GridSettings(spacing_mm=1.0),
+                features=FeatureSettings(input_side=1024, slice_mm=1.0),
+                reduction=ReductionSettings(literal=True, steps_per_update=1, warm_up=0),
+                convex=ConvexSettings(global_levels=((6, 4),), local_levels=((6, 4),)),
+                refine=RefineSettings(solver="adam", repair_below=0.0),
+            )
+        return cls()
+
+    @property
+    def uses_global(self) -> bool:
+        """Whether an encoder takes part."""
+        return self.features.use != "local" and self.features.encoder != "none"
+
+    @property
+    def uses_local(self) -> bool:
+        return self.features.use != "global"
+
+    def check(self) -> None:
+        """Raises :class:`SettingsError` that names every setting out of range, with its range."""
+        found = _choice("modality", self.modality, ("auto", "ct", "mr"))
+        found += _choice("device", self.device, ("auto", "cpu", "cuda"))
+        found += _range("threads", self.threads, 0, 1024)
+        found += _range("seed", self.seed, 0, 2**31 - 1)
+        for part in (self.grid, self.features, self.reduction, self.convex, self.refine):
+            found += part.problems()
+        if found:
+            raise SettingsError("These settings cannot be used: " + "; ".join(found) + ".")
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Settings:
+        """Settings from JSON: what is not named keeps the preset's value.
+
+        Raises :class:`SettingsError` for unknown names and wrong types.
+        """
+        base = cls.preset(data.get("preset_name", "standard"))
+        return _merge(base, data, "settings")
+
+
+def with_changes(settings: Settings, **changes: dict | object) -> Settings:
+    """A copy with some values changed: ``with_changes(s, seed=3, grid={"spacing_mm": 2.0})``."""
+    return _merge(settings, changes, "settings")
+
+
+def _merge(base: typing.Any, data: dict, where: str) -> typing.Any:
+    known = {f.name for f in fields(base)}
+    values = {}
+    for name, value in data.items():
+        if name not in known:
+            raise SettingsError(
+                f"'{name}' is not one of the {where}; known are {', '.join(sorted(known))}."
+            )
+        old = getattr(base, name)
+        if dataclasses.is_dataclass(old):
+            if not isinstance(value, dict):
+                raise SettingsError(f"'{name}' of the {where} must be an object with names.")
+            values[name] = _merge(old, value, name)
+        elif name == "levels":
+            values[name] = tuple(v if isinstance(v, Level) else Level(**v) for v in value)
+        else:
+            values[name] = _as_type_of(old, value, f"'{name}' of the {where}")
+    return replace(base, **values)
+
+
+def _as_type_of(old: object, value: object, where: str) -> object:
+    if isinstance(value, list):
+        value = _to_tuple(value)
+    if old is None or value is None:
+        return value
+    if isinstance(old, bool) != isinstance(value, bool):
+        raise SettingsError(f"{where} must be of type {type(old).__name__}, not {value!r}.")
+    if isinstance(old, float) and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, type(old)):
+        raise SettingsError(f"{where} must be of type {type(old).__name__}, not {value!r}.")
+    return value
+
+
+def _to_tuple(value: object) -> object:
+    return tuple(_to_tuple(v) for v in value) if isinstance(value, list) else value
+
+
+def _range(name: str, value: float, low: float, high: float) -> list[str]:
+    return [] if low <= value <= high else [f"{name} must be {low:g} to {high:g}, not {value:g}"]
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> list[str]:
+    return [] if value in choices else [f"{name} must be {', '.join(choices)}, not '{value}'"]
