@@ -87,7 +87,7 @@ class DisplacementField:
             first.vectors + self.sample_grid(first.grid, first.vectors), first.grid
         )
 
-    def inverse(self, tolerance: float = 1e-3, iterations: int = 200) -> DisplacementField:
+    def inverse(self, tolerance: float = 1e-3, iterations: int = 60) -> DisplacementField:
         """Numerical inverse v on the same grid: v(q) = -u(q + v(q)), by fixed-point iteration.
 
         Stops when the largest update is below ``tolerance`` mm. Where the field folds it has no

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,21 +28,31 @@ class Prepared:
     """The pair on the working grid.
 
     ``fixed`` and ``moving`` are float32 (Z, Y, X): HU for CT, scaled intensities for MR; the moving
-    image went through ``initial`` (4x4, fixed LPS mm to moving LPS mm). ``*_body`` (bool) say
-    where there is tissue, ``*_inside`` (bool) where the image has data at all. ``backgrounds`` are
-    the values of the fixed and the moving image outside (HU for CT).
+    image went through ``initial`` (4x4, fixed LPS mm to moving LPS mm). ``*_mask`` (bool) say
+    which region counts (tissue, or the user's mask), ``*_inside`` (bool) where the image has data
+    at all.
     """
 
     fixed: torch.Tensor
     moving: torch.Tensor
-    fixed_body: torch.Tensor
-    moving_body: torch.Tensor
+    fixed_mask: torch.Tensor
+    moving_mask: torch.Tensor
     fixed_inside: torch.Tensor
     moving_inside: torch.Tensor
     grid: Grid
     initial: np.ndarray
     modality: str
-    backgrounds: tuple[float, float]
+
+    def to(self, device: str) -> Prepared:
+        """The same with its tensors on a device."""
+        return replace(
+            self,
+            **{
+                name: value.to(device)
+                for name, value in vars(self).items()
+                if isinstance(value, torch.Tensor)
+            },
+        )
 
 
 def detect_modality(volume: Volume) -> str:
@@ -117,11 +127,13 @@ def _enclosed_air(array: np.ndarray, tissue: np.ndarray) -> np.ndarray:
     return (labels > 0) & ~np.isin(labels, outside)
 
 
-def working_grid(fixed: Grid, mask: np.ndarray, spacing: float, margin: float) -> Grid:
+def working_grid(
+    fixed: Grid, mask: np.ndarray, spacing: float, margin: float, multiple: int = 16
+) -> Grid:
     """The isotropic grid on which the pair is registered: around the mask, axes near L, P, S.
 
     ``spacing`` and ``margin`` in mm. The axes are the fixed image's own, reordered so that slices
-    are as axial as possible; sizes are multiples of 16, so that every pooling divides them.
+    are as axial as possible; sizes are multiples of ``multiple``: every pooling divides them.
     """
     corners = _mask_corners(fixed, mask)
     axial = _closest_to_axial(fixed)
@@ -131,7 +143,7 @@ def working_grid(fixed: Grid, mask: np.ndarray, spacing: float, margin: float) -
     image = fixed.corners() @ axial
     low, high = np.maximum(low, image.min(axis=0)), np.minimum(high, image.max(axis=0))
     template = Grid((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(axial.ravel().tolist()))
-    return template.covering_box(np.stack((low, high)) @ axial.T, spacing, multiple=16)
+    return template.covering_box(np.stack((low, high)) @ axial.T, spacing, multiple)
 
 
 def _mask_corners(grid: Grid, mask: np.ndarray) -> np.ndarray:
@@ -164,15 +176,17 @@ def prepare_pair(
     margin: float,
     modality: str,
     masks: tuple[np.ndarray, np.ndarray],
+    multiple: int = 16,
 ) -> Prepared:
     """Resamples both images onto one working grid in the fixed frame.
 
-    ``masks`` are the fixed and moving body masks on their own grids (bool). Raises
+    ``masks`` are the fixed and moving masks on their own grids (bool); the sizes of the grid are
+    multiples of ``multiple`` voxels. Raises
     :class:`InputError` when the images do not overlap after the initial alignment.
     """
-    grid = working_grid(fixed.grid, masks[0], spacing, margin)
+    grid = working_grid(fixed.grid, masks[0], spacing, margin, multiple)
     affine = affine_to_sitk(initial)
-    images, bodies, insides, backgrounds = [], [], [], []
+    images, bodies, insides = [], [], []
     for volume, mask, transform in ((fixed, masks[0], None), (moving, masks[1], affine)):
         normal = normalize_intensity(volume, modality)
         background = background_value(normal, modality)
@@ -180,7 +194,6 @@ def prepare_pair(
         images.append(smooth.resampled(grid, transform, background).array)
         bodies.append(_resample_mask(mask, volume.grid, grid, transform))
         insides.append(_resample_mask(np.ones_like(mask), volume.grid, grid, transform))
-        backgrounds.append(background_value(volume, modality))
     shared = np.count_nonzero(bodies[0] & bodies[1]) / max(np.count_nonzero(bodies[0]), 1)
     if shared < 0.05:
         raise InputError(
@@ -188,7 +201,7 @@ def prepare_pair(
             "alignment; check that both show the same region, or give an initial transform."
         )
     tensors = [torch.from_numpy(a) for a in (*images, *bodies, *insides)]
-    return Prepared(*tensors, grid, initial, modality, tuple(backgrounds))
+    return Prepared(*tensors, grid, initial, modality)
 
 
 def _antialias(volume: Volume, spacing: float) -> Volume:

@@ -29,14 +29,15 @@ class FeatureSettings:
     """Which features, and how they are made.
 
     ``use``: "both" (the method), "global" or "local". ``encoder``: a registered name, "auto", or
-    "none" (local only). ``cell_mm``: size of an encoder cell in plane; ``input_side``: side of the
-    encoder's square input in pixels instead (the paper: 1024). ``slice_mm``: slices are averaged
-    to at most this thickness before they are encoded. ``ct_windows``: HU range of each of the three
-    color channels. MIND ``radius`` and ``dilation`` in voxels of the working grid.
+    "none" (local only); ``weights`` an explicit file for it. ``cell_mm``: size of an encoder
+    cell in plane; ``input_side``: side of the encoder's square input in pixels instead (the
+    paper: 1024). ``slice_mm``: slices are averaged to at most this thickness before they are
+    encoded. ``ct_windows``: HU range of each of the three color channels. MIND ``radius`` and ``dilation`` in voxels of the working grid.
     """
 
     use: str = "both"
     encoder: str = "auto"
+    weights: str | None = None
     cell_mm: float = 6.0
     input_side: int | None = None
     slice_mm: float = 4.0

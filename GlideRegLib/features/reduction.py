@@ -51,7 +51,7 @@ class ReducedFeatures:
             kept = min(PROJECTED, rows.shape[1])
             rows = torch.cat([part @ basis[0][:, :kept] for part in rows.split(_ROWS)])
             basis = _principal_directions(rows)
-        self._rows = rows
+        self._rows = rows.to(fixed_share.device)
         self._whitening = basis[0][:, : settings.channels] / basis[1][: settings.channels].sqrt()
         self._model: Autoencoder | None = None
         if settings.kind != "pca":
@@ -98,8 +98,8 @@ class ReducedFeatures:
                 self._rows.shape[1],
                 settings.channels,
                 settings.hidden,
-                None if settings.literal else self._whitening,
-            )
+                None if settings.literal else self._whitening.cpu(),
+            ).to(self._rows.device)
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=settings.learning_rate)
         steps = settings.warm_up if settings.kind == "dynamic" else settings.static_steps
         for step in range(steps):
@@ -141,7 +141,8 @@ class ReducedFeatures:
             parameter.grad.add_(gradient, alpha=scale)
 
     def _random(self, count: int) -> torch.Tensor:
-        return torch.randint(count, (self._settings.batch,), generator=self._generator)
+        chosen = torch.randint(count, (self._settings.batch,), generator=self._generator)
+        return chosen.to(self._rows.device)
 
     # --- helpers ------------------------------------------------------------------------------
 
@@ -166,10 +167,15 @@ class _Correspondences:
         self._split = int(fixed_mask.sum())
         self._rows = features._rows
         shape = features.cells.shape
-        lookup = torch.full((moving_mask.numel(),), -1, dtype=torch.long)
-        lookup[moving_mask] = torch.arange(int(moving_mask.sum())) + self._split
-        target = (index_tensor(shape) + displacement).round().long().reshape(3, -1)[:, fixed_mask]
-        size = torch.tensor(features.cells.size).view(3, 1)
+        lookup = torch.full_like(moving_mask, -1, dtype=torch.long)
+        lookup[moving_mask] = torch.arange(self._split, len(self._rows), device=lookup.device)
+        target = (
+            (index_tensor(shape, displacement.device) + displacement)
+            .round()
+            .long()
+            .reshape(3, -1)[:, fixed_mask]
+        )
+        size = torch.tensor(features.cells.size, device=target.device).view(3, 1)
         inside = ((target >= 0) & (target < size)).all(dim=0)
         target = target.clamp(min=0).minimum(size - 1)
         row = lookup[(target[2] * shape[1] + target[1]) * shape[2] + target[0]]
@@ -177,7 +183,7 @@ class _Correspondences:
         self._fixed = torch.nonzero(valid).flatten()
         self._moving = row[valid]
         if len(self._fixed) == 0:  # nothing overlaps: the loss is then between equal cells
-            self._fixed = self._moving = torch.arange(self._split)
+            self._fixed = self._moving = torch.arange(self._split, device=row.device)
 
     @property
     def count(self) -> int:

@@ -8,6 +8,7 @@ diffeomorphic as long as the steps are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +40,12 @@ class NormalEquations:
                 out[j].addcmul_(entry, z[i])
         return out
 
-    def solve(self, iterations: int, tolerance: float = 1e-4) -> torch.Tensor:
+    def solve(
+        self,
+        iterations: int,
+        tolerance: float = 1e-4,
+        check: Callable[[], None] = lambda: None,
+    ) -> torch.Tensor:
         """Conjugate gradients with the diagonal as preconditioner."""
         diagonal = self.matrix[[0, 3, 5]]
         inverse = (diagonal + self.bending * BILAPLACIAN_DIAGONAL).reciprocal_()
@@ -51,6 +57,7 @@ class NormalEquations:
         for _ in range(iterations):
             if old <= tolerance * first:
                 break
+            check()
             product = self.multiply(direction)
             length = old / max(float((direction * product).sum()), 1e-20)
             solution.add_(direction, alpha=length)
@@ -73,10 +80,12 @@ class GaussNewton:
         moving_weight: torch.Tensor | None = None,
         cg_iterations: int = 12,
         max_step: float = 1.5,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """``weight`` (Z, Y, X): trust in each fixed voxel; ``moving_weight``: the same for the
         moving grid, sampled at x + u. ``bending`` is lambda on this grid; ``max_step`` (voxels)
-        limits a single update."""
+        limits a single update; ``check`` is called between slabs and may raise to cancel."""
+        self._check = check
         self._shape = tuple(pairs[0].fixed.shape[1:])
         self._bending = bending
         self._weight = weight
@@ -95,7 +104,7 @@ class GaussNewton:
     def step(self, displacement: torch.Tensor) -> tuple[torch.Tensor, float]:
         """One update. Returns the new displacement and the mean length of the step (voxels)."""
         equations = self._assemble(displacement)
-        update = equations.solve(self._cg_iterations)
+        update = equations.solve(self._cg_iterations, check=self._check)
         length = update.square().sum(dim=0, keepdim=True).sqrt_()
         update.mul_((self._max_step / length.clamp_min(1e-9)).clamp_max_(1.0))
         mean_length = float(length.clamp_max(self._max_step).mean())
@@ -108,6 +117,7 @@ class GaussNewton:
         right = displacement.new_zeros((3, *self._shape))
         for start in range(0, depth, _SLAB):
             stop = min(start + _SLAB, depth)
+            self._check()
             self._add_slab(displacement, start, stop, matrix[:, start:stop], right[:, start:stop])
         matrix[[0, 3, 5]] += DAMPING
         right.add_(bilaplacian(displacement), alpha=self._bending).neg_()

@@ -1,0 +1,79 @@
+"""The features of a pair at every resolution that the optimizer asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..geometry import Grid
+from ..optimize.energy import FeaturePair
+from ..optimize.warping import pool
+from ..prepare import Prepared
+from ..settings import FeatureSettings
+from .mind import mind_ssc
+from .reduction import ReducedFeatures
+
+
+class FeaturePyramid:
+    """Local and global features on the working grid pooled by a factor.
+
+    ``trust`` (fixed, moving), float32 (Z, Y, X) on the working grid, says where the images have
+    data and where a user's mask lets them count.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        trust: tuple[torch.Tensor, torch.Tensor],
+        settings: FeatureSettings,
+        reduced: ReducedFeatures | None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.grid = prepared.grid
+        self.reduced = reduced
+        self._images = (prepared.fixed, prepared.moving)
+        self._trust = trust
+        self._settings = settings
+        self._check = check
+        self._base: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._latents: tuple[torch.Tensor, torch.Tensor] | None = None
+        if reduced is not None:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Encodes the reduced volumes again, after the reduction has learned."""
+        self._latents = self.reduced.volumes()
+
+    def grid_at(self, pooling: int) -> Grid:
+        """The working grid pooled by a factor."""
+        return self.grid.pooled(pooling)
+
+    def trust_at(self, pooling: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Fixed and moving weights (Z, Y, X) of the pooled grid, 0 to 1."""
+        fixed, moving = (pool(t[None], pooling)[0] for t in self._trust)
+        return fixed, moving
+
+    def local(self, pooling: int, weight: float = 1.0) -> FeaturePair:
+        """MIND-SSC (12, Z, Y, X) of both images on the pooled grid."""
+        # Even factors share one volume at half resolution; others are computed when asked for.
+        base = 2 if pooling % 2 == 0 else pooling
+        features = self._base.get(base) or self._compute(base)
+        if base == 2:
+            self._base[base] = features
+        fixed, moving = (pool(f, pooling // base) for f in features)
+        return FeaturePair(fixed, moving, weight)
+
+    def global_(self, pooling: int, weight: float = 1.0) -> FeaturePair:
+        """Reduced encoder features (channels, Z, Y, X) of both images on the pooled grid."""
+        cells, target = self.reduced.cells, self.grid_at(pooling)
+        index = cells.index_of(target, self._latents[0].device)
+        fixed, moving = (cells.sample(latent, index) for latent in self._latents)
+        return FeaturePair(fixed, moving, weight)
+
+    def _compute(self, pooling: int) -> tuple[torch.Tensor, torch.Tensor]:
+        radius, dilation = self._settings.mind_radius, self._settings.mind_dilation
+        fixed, moving = (
+            mind_ssc(image, radius, dilation, pooling, self._check) for image in self._images
+        )
+        return fixed, moving

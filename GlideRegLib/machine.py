@@ -1,0 +1,86 @@
+"""The machine that computes: device, threads, memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import MemoryExceededError, SettingsError
+
+#: Bytes per working-grid voxel at the peak: features of both images at full resolution (CPU, 12
+#: channels, three copies) plus the normal equations. Measured, see the README.
+_BYTES_PER_VOXEL_FULL = 260
+_BYTES_PER_VOXEL_HALF = 60
+
+
+def resolve_device(name: str) -> str:
+    """ "cpu" or "cuda" for a setting of "auto", "cpu" or "cuda". Raises SettingsError."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise SettingsError(
+            "Device 'cuda' was asked for, but PyTorch sees no CUDA GPU here; use --device cpu or "
+            "install a CUDA build of PyTorch."
+        )
+    return "cuda" if name != "cpu" and available else "cpu"
+
+
+def set_threads(count: int) -> int:
+    """Sets the CPU threads of torch (0: all cores); returns the number in use."""
+    import torch
+
+    torch.set_num_threads(count or usable_cores())
+    return torch.get_num_threads()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use (cluster schedulers restrict them)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_memory_mb() -> float:
+    """The largest resident memory of this process so far, MiB."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def expected_memory_mb(voxels: int, full_resolution: bool) -> float:
+    """What the optimizer will need for a working grid of that many voxels, MiB (an estimate)."""
+    return voxels * (_BYTES_PER_VOXEL_FULL if full_resolution else _BYTES_PER_VOXEL_HALF) / 2**20
+
+
+def free_memory_mb(device: str) -> float:
+    """Memory that is free on the device, MiB."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0] / 2**20
+    import psutil
+
+    return psutil.virtual_memory().available / 2**20
+
+
+@contextmanager
+def readable_memory_errors() -> Iterator[None]:
+    """Turns an out-of-memory failure into a sentence that says what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+            raise MemoryExceededError(
+                "The run does not fit into memory; take a coarser preset (fast), a larger spacing, "
+                "or --device cpu."
+            ) from error
+        raise

@@ -1,0 +1,154 @@
+"""Continuous refinement of the displacement, and the reduction that learns along."""
+
+from __future__ import annotations
+
+import torch
+
+from ..features.pyramid import FeaturePyramid
+from ..progress import Progress
+from ..settings import Level, RefineSettings
+from .energy import FeaturePair, laplacian
+from .gauss_newton import GaussNewton
+from .warping import box_filter, resize_displacement, warp
+
+#: Mean step (voxels) under which a level is finished.
+_FINISHED = 0.01
+
+
+def refine(
+    pyramid: FeaturePyramid,
+    displacement: torch.Tensor,
+    settings: RefineSettings,
+    use_global: bool,
+    use_local: bool,
+    progress: Progress,
+) -> tuple[torch.Tensor, int]:
+    """Refines a displacement (3, Z, Y, X) in voxels of its own grid.
+
+    Returns the displacement in voxels of the last level's grid, and that level's pooling factor.
+    """
+    if settings.solver == "adam":
+        result = _adam(pyramid, displacement, settings, use_global, use_local, progress)
+        return result, settings.adam_pooling
+    levels = effective_levels(settings.levels, use_global, use_local)
+    work = [level.iterations / level.pooling**3 for level in levels]
+    done = 0.0
+    for level, cost in zip(levels, work, strict=True):
+        shape = pyramid.grid_at(level.pooling).shape
+        displacement = resize_displacement(displacement, shape)
+        displacement = _gauss_newton_level(
+            pyramid, displacement, level, settings, progress, (done, cost / sum(work))
+        )
+        done += cost / sum(work)
+    return displacement, levels[-1].pooling
+
+
+def effective_levels(levels: tuple[Level, ...], use_global: bool, use_local: bool) -> list[Level]:
+    """The levels with the weights of the feature sets in use.
+
+    Alone, the global features carry every level but the one at full resolution (a cell is many
+    voxels wide); with local features they take part where ``alpha`` says.
+    """
+    if use_local:
+        return [
+            Level(v.pooling, v.iterations, v.alpha if use_global else 0.0, v.beta, v.bending)
+            for v in levels
+        ]
+    alpha = max(level.alpha for level in levels) or 0.15
+    kept = [level for level in levels if level.pooling > 1] or list(levels)
+    return [Level(v.pooling, v.iterations, alpha, 0.0, v.bending) for v in kept]
+
+
+def _gauss_newton_level(
+    pyramid: FeaturePyramid,
+    displacement: torch.Tensor,
+    level: Level,
+    settings: RefineSettings,
+    progress: Progress,
+    share: tuple[float, float],
+) -> torch.Tensor:
+    pairs = _pairs(pyramid, level.pooling, level.alpha, level.beta)
+    trust = pyramid.trust_at(level.pooling)
+    solver = GaussNewton(
+        pairs, level.bending, *trust, settings.cg_iterations, settings.max_step, progress.check
+    )
+    learns = level.alpha > 0 and pyramid.reduced is not None and pyramid.reduced.learns
+    for iteration in range(level.iterations):
+        progress.update(share[0] + share[1] * iteration / level.iterations)
+        if learns and iteration > 0:
+            _learn(pyramid, displacement, level.pooling)
+            pyramid.refresh()
+            solver.replace(0, pyramid.global_(level.pooling, level.alpha))
+        displacement, step = solver.step(displacement)
+        if step < _FINISHED:
+            break
+    return displacement
+
+
+def _pairs(pyramid: FeaturePyramid, pooling: int, alpha: float, beta: float) -> list[FeaturePair]:
+    """The feature groups with a weight above zero, global first."""
+    pairs = []
+    if alpha > 0 and pyramid.reduced is not None:
+        pairs.append(pyramid.global_(pooling, alpha))
+    if beta > 0:
+        pairs.append(pyramid.local(pooling, beta))
+    return pairs
+
+
+def _learn(pyramid: FeaturePyramid, displacement: torch.Tensor, pooling: int) -> None:
+    """The reduction's turn: the field is constant, the VAE takes its training steps."""
+    grid, cells = pyramid.grid_at(pooling), pyramid.reduced.cells
+    on_cells = grid.sample(
+        grid.voxels_to_mm(displacement), grid.index_of(cells, displacement.device)
+    )
+    pyramid.reduced.update(cells.mm_to_voxels(on_cells))
+
+
+def _adam(
+    pyramid: FeaturePyramid,
+    displacement: torch.Tensor,
+    settings: RefineSettings,
+    use_global: bool,
+    use_local: bool,
+    progress: Progress,
+) -> torch.Tensor:
+    """The paper's way: Adam on a field smoothed by three box filters, VAE updated along.
+
+    Loss: sums over channels, means over voxels; bending lambda on the mean over voxels and
+    components of |laplacian u|^2 (voxels of the half-resolution grid).
+    """
+    pooling = settings.adam_pooling
+    alpha = settings.adam_alpha if use_global else 0.0
+    pairs = _pairs(pyramid, pooling, alpha, settings.adam_beta if use_local else 0.0)
+    trust_fixed, trust_moving = pyramid.trust_at(pooling)
+    control = resize_displacement(displacement, trust_fixed.shape).clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([control], lr=settings.adam_learning_rate)
+    learns = alpha > 0 and pyramid.reduced is not None and pyramid.reduced.learns
+    for iteration in range(settings.adam_iterations):
+        progress.update(iteration / settings.adam_iterations)
+        field = _smooth(control)
+        if learns and iteration > 0:
+            _learn(pyramid, field.detach(), pooling)
+            if iteration % settings.adam_refresh == 0:
+                pyramid.refresh()
+                pairs[0] = pyramid.global_(pooling, alpha)
+        trust = trust_fixed * warp(trust_moving[None], field.detach())[0]
+        loss = settings.adam_bending * laplacian(field).square().mean()
+        for pair in pairs:
+            squared = (warp(pair.moving, field) - pair.fixed).square().sum(dim=0)
+            loss = loss + pair.weight * (squared * trust).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return _smooth(control.detach())
+
+
+def _smooth(control: torch.Tensor) -> torch.Tensor:
+    """Three 3^3 box filters: close to a quadratic B-spline; differentiable."""
+    if not control.requires_grad:
+        return box_filter(control, 3)
+    padded = control[None]
+    for _ in range(3):
+        padded = torch.nn.functional.pad(padded, (1,) * 6, mode="replicate")
+        padded = torch.nn.functional.avg_pool3d(padded, 3, stride=1)
+    return padded[0]

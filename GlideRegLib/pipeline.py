@@ -1,0 +1,297 @@
+"""GLIDE-Reg from two volumes to a result, as Fig. 1 of the paper reads.
+
+files -> volumes on one working grid -> features -> field -> result; each step is its own module.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from . import machine, provenance
+from .align import initial_alignment
+from .errors import InputError
+from .features.pyramid import FeaturePyramid
+from .features.reduction import ReducedFeatures
+from .field import DisplacementField, linear_matrix, read_transform
+from .optimize.initial import initial_displacement
+from .optimize.refine import effective_levels, refine
+from .optimize.repair import repair_folds
+from .optimize.warping import resize_displacement
+from .prepare import (
+    Prepared,
+    background_value,
+    body_mask,
+    detect_modality,
+    normalize_intensity,
+    prepare_pair,
+)
+from .progress import Progress
+from .result import Result
+from .settings import Settings
+from .volume import Volume
+
+if TYPE_CHECKING:
+    from .features.encoders import Encoder
+
+#: Expected share of each stage in the run's time (CPU, seconds per million working voxels).
+_PLAN = {"prepare": 1.0, "align": 1.0, "encode": 40.0, "reduce": 4.0, "convex": 1.0}
+_PLAN_REFINE = {1: 6.0, 2: 1.0, 4: 0.3, 8: 0.1}
+
+
+def register(
+    fixed: Volume,
+    moving: Volume,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+) -> Result:
+    """Registers ``moving`` to ``fixed`` with GLIDE-Reg (Zhu et al.).
+
+    Volumes hold HU (CT) or any MR intensities, on any 3-D grids. Masks (label volumes; non-zero
+    counts) restrict what is compared. Nothing is modified. Returns the field, transforms and
+    measures as a :class:`Result`; raises a :class:`GlideRegError` with one sentence otherwise.
+    """
+    settings = settings or Settings()
+    settings.check()
+    progress = progress or Progress()
+    started = time.monotonic()
+    device = machine.resolve_device(settings.device)
+    threads = machine.set_threads(settings.threads)
+    progress.set_plan(_plan(settings))
+    with machine.readable_memory_errors():
+        with progress.stage("prepare"):
+            modality, masks, bodies = _understand(
+                fixed, moving, settings, (fixed_mask, moving_mask)
+            )
+        with progress.stage("align"):
+            initial = _initial(fixed, moving, masks, modality, settings, progress)
+        with progress.stage("prepare"):
+            prepared = prepare_pair(
+                fixed,
+                moving,
+                initial,
+                settings.grid.spacing_mm,
+                settings.grid.margin_mm,
+                modality,
+                masks,
+                _multiple(settings),
+            ).to(device)
+            settings = _fit_memory(settings, prepared, device, progress)
+            trust = _trust(prepared, fixed_mask is not None, moving_mask is not None)
+        encoder, reduced = None, None
+        if settings.uses_global:
+            encoder, reduced = _global_features(prepared, settings, device, progress)
+        field = _optimize(prepared, trust, reduced, settings, progress)
+        with progress.stage("measure"):
+            result = Result(
+                field.with_zero_border(fixed.grid),
+                initial,
+                fixed.grid,
+                bodies[0],
+                modality,
+                background_value(moving, modality),
+            )
+            quality = result.field_quality()
+    report = provenance.build_report(
+        result,
+        settings,
+        encoder,
+        quality,
+        progress,
+        (fixed, moving, fixed_mask, moving_mask),
+        device,
+        threads,
+        time.monotonic() - started,
+    )
+    result.report.update(report)
+    return result
+
+
+def _understand(
+    fixed: Volume, moving: Volume, settings: Settings, given: tuple[Volume | None, Volume | None]
+) -> tuple[str, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Modality; the masks that count (given ones, else bodies); the bodies."""
+    found = [
+        detect_modality(v) if settings.modality == "auto" else settings.modality
+        for v in (fixed, moving)
+    ]
+    if found[0] != found[1]:
+        raise InputError(
+            f"The fixed image looks like {found[0].upper()} and the moving one like "
+            f"{found[1].upper()}; pairs of one modality are supported (override with --modality)."
+        )
+    modality = found[0]
+    bodies = tuple(body_mask(normalize_intensity(v, modality), modality) for v in (fixed, moving))
+    masks = []
+    for name, volume, mask, body in zip(
+        ("fixed", "moving"), (fixed, moving), given, bodies, strict=True
+    ):
+        if mask is None:
+            masks.append(body)
+            continue
+        fitted = (
+            mask
+            if mask.grid.is_close(volume.grid, 1e-2)
+            else mask.resampled(volume.grid, labels=True)
+        )
+        if not fitted.array.any():
+            raise InputError(f"The {name} mask does not overlap the {name} image.")
+        masks.append(fitted.array > 0)
+    return modality, tuple(masks), bodies
+
+
+def _initial(
+    fixed: Volume,
+    moving: Volume,
+    masks: tuple[np.ndarray, np.ndarray],
+    modality: str,
+    settings: Settings,
+    progress: Progress,
+) -> np.ndarray:
+    """The start, 4x4 fixed to moving LPS mm: found, none, or from a file."""
+    if settings.initial == "none":
+        return np.eye(4)
+    if settings.initial != "auto":
+        return linear_matrix(read_transform(settings.initial))
+    pair = [normalize_intensity(volume, modality) for volume in (fixed, moving)]
+    matrix, name = initial_alignment(*pair, masks, modality, progress)
+    progress.message(f"Initial alignment: {name}.")
+    return matrix
+
+
+def _global_features(
+    prepared: Prepared, settings: Settings, device: str, progress: Progress
+) -> tuple[Encoder, ReducedFeatures]:
+    """Encodes both images and starts the reduction."""
+    from .features.cache import FeatureCache
+    from .features.encoders import load_encoder
+    from .features.slices import encode_volume, foreground_cells, plan_slices
+
+    with progress.stage("encode"):
+        encoder = load_encoder(
+            settings.features.encoder,
+            weights=settings.features.weights,
+            device=device,
+            random_weights=settings.features.random_weights,
+            seed=settings.seed,
+            progress=progress,
+        )
+        plan = plan_slices(prepared.grid, encoder, settings.features)
+        cache = FeatureCache(enabled=settings.features.cache)
+        volumes, shares = [], []
+        for k, (image, body) in enumerate(
+            ((prepared.fixed, prepared.fixed_mask), (prepared.moving, prepared.moving_mask))
+        ):
+            volumes.append(
+                encode_volume(
+                    image,
+                    body,
+                    prepared.grid,
+                    plan,
+                    encoder,
+                    settings.features,
+                    prepared.modality,
+                    cache,
+                    progress,
+                    (k / 2, (k + 1) / 2),
+                )
+            )
+            shares.append(foreground_cells(body, prepared.grid, plan))
+    with progress.stage("reduce"):
+        reduced = ReducedFeatures(
+            *volumes, *shares, plan.cells, settings.reduction, settings.seed, progress.check
+        )
+    return encoder, reduced
+
+
+def _optimize(
+    prepared: Prepared,
+    trust: tuple[torch.Tensor, torch.Tensor],
+    reduced: ReducedFeatures | None,
+    settings: Settings,
+    progress: Progress,
+) -> DisplacementField:
+    """Convex stage, refinement, repair: the field on the last level's grid, LPS mm."""
+    use_global, use_local = reduced is not None, settings.uses_local
+    pyramid = FeaturePyramid(prepared, trust, settings.features, reduced, progress.check)
+    with progress.stage("convex"):
+        start = initial_displacement(pyramid, settings.convex, use_global, use_local, progress)
+    with progress.stage("refine"):
+        displacement, pooling = refine(
+            pyramid, start, settings.refine, use_global, use_local, progress
+        )
+        # Half the working resolution is kept: a smooth field loses nothing that can be measured
+        # (README), and the files are eight times smaller.
+        pooling, displacement = _stored(pooling, displacement)
+        if settings.refine.repair_below > 0:
+            displacement, count = repair_folds(displacement, settings.refine.repair_below)
+            if count:
+                progress.message(f"Local repair of the field at {count} nodes.")
+    return DisplacementField.from_voxels(displacement, pyramid.grid_at(pooling))
+
+
+def _stored(pooling: int, displacement: torch.Tensor) -> tuple[int, torch.Tensor]:
+    """The displacement on the grid that the result keeps: the working grid pooled by 2 or more."""
+    if pooling >= 2:
+        return pooling, displacement
+    shape = tuple(n // 2 for n in displacement.shape[1:])
+    return 2, resize_displacement(displacement, shape)
+
+
+def _trust(
+    prepared: Prepared, fixed_masked: bool, moving_masked: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where each image counts: where it has data, and inside the user's mask if there is one."""
+    pairs = (
+        (prepared.fixed_inside, prepared.fixed_mask, fixed_masked),
+        (prepared.moving_inside, prepared.moving_mask, moving_masked),
+    )
+    first, second = (
+        (inside & mask if masked else inside).float() for inside, mask, masked in pairs
+    )
+    return first, second
+
+
+def _fit_memory(
+    settings: Settings, prepared: Prepared, device: str, progress: Progress
+) -> Settings:
+    """Drops the full-resolution level when it would not fit, and says so."""
+    levels = settings.refine.levels
+    if settings.refine.solver != "gauss-newton" or levels[-1].pooling > 1 or len(levels) == 1:
+        return settings
+    needed = machine.expected_memory_mb(prepared.grid.voxel_count, full_resolution=True)
+    free = machine.free_memory_mb(device)
+    if needed < 0.9 * free:
+        return settings
+    progress.message(
+        f"The full-resolution level would need about {needed:.0f} MB and {free:.0f} MB are free: "
+        "it is left out, and the field keeps half the resolution.",
+        level="warning",
+    )
+    return replace(settings, refine=replace(settings.refine, levels=levels[:-1]))
+
+
+def _multiple(settings: Settings) -> int:
+    """What the working grid's sizes must be divisible by: every pooling factor in use."""
+    factors = [16, settings.refine.adam_pooling]
+    factors += [p for p, _ in (*settings.convex.global_levels, *settings.convex.local_levels)]
+    return int(np.lcm.reduce(factors))
+
+
+def _plan(settings: Settings) -> dict[str, float]:
+    plan = dict(_PLAN)
+    if not settings.uses_global:
+        del plan["encode"], plan["reduce"]
+    if settings.refine.solver == "adam":
+        plan["refine"] = 0.3 * settings.refine.adam_iterations
+    else:
+        levels = effective_levels(settings.refine.levels, settings.uses_global, settings.uses_local)
+        plan["refine"] = sum(v.iterations * _PLAN_REFINE[v.pooling] for v in levels)
+    plan["measure"] = 1.0
+    return plan

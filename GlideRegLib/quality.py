@@ -1,0 +1,172 @@
+"""How good a registration is: landmarks, labels, plausibility of the field, consistency.
+
+Definitions follow the field (Learn2Reg, DIR-Lab, AAPM TG-132); each docstring states its own.
+Unless said otherwise: points in LPS mm, distances in mm, arrays (Z, Y, X).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy import ndimage, stats
+
+from .errors import InputError
+from .field import DisplacementField, jacobian_determinant
+from .geometry import Grid
+
+#: Thresholds of the nodule measure CPM, mm (GLIDE-Reg, Table 4).
+CPM_THRESHOLDS_MM = (0.5, 1.0, 2.0, 5.0)
+
+
+def landmark_errors(mapped: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """Distances (N,) between mapped fixed landmarks and moving landmarks, both (N, 3) LPS mm."""
+    mapped, moving = np.asarray(mapped, dtype=float), np.asarray(moving, dtype=float)
+    if mapped.shape != moving.shape:
+        raise InputError(
+            f"There are {len(mapped)} fixed and {len(moving)} moving landmarks; "
+            "they must correspond one to one."
+        )
+    return np.linalg.norm(mapped - moving, axis=1)
+
+
+def summarize_errors(errors: np.ndarray) -> dict[str, float | int | list[float]]:
+    """Mean, median, standard deviation, 95th percentile, maximum, n of errors in mm, and the 95 %
+    confidence interval of the mean (Student's t). Not snapped to voxel centers."""
+    errors = np.asarray(errors, dtype=float)
+    n = len(errors)
+    summary: dict[str, float | int | list[float]] = {
+        "mean": float(errors.mean()),
+        "median": float(np.median(errors)),
+        "std": float(errors.std(ddof=1)) if n > 1 else 0.0,
+        "p95": float(np.percentile(errors, 95)),
+        "max": float(errors.max()),
+        "n": n,
+    }
+    if n > 1:
+        half = float(stats.t.ppf(0.975, n - 1)) * summary["std"] / np.sqrt(n)
+        summary["ci95"] = [summary["mean"] - half, summary["mean"] + half]
+    return summary
+
+
+def points_within(errors: np.ndarray) -> dict[str, float]:
+    """CPM: the percentage of points whose error is at most 0.5, 1, 2 and 5 mm."""
+    errors = np.asarray(errors, dtype=float)
+    return {f"{t:g}": float(100 * np.mean(errors <= t)) for t in CPM_THRESHOLDS_MM}
+
+
+def compare_labels(first: np.ndarray, second: np.ndarray, grid: Grid) -> dict[str, dict]:
+    """Per label: Dice, HD95 and mean distance to agreement (mm) between two label maps.
+
+    Dice = 2 |A and B| / (|A| + |B|). Surface distances run between the boundary voxels of both,
+    in both directions, pooled: HD95 is their 95th percentile, the distance to agreement their
+    mean. A label that one map lacks gets Dice 0 and null distances.
+    """
+    if first.shape != second.shape:
+        raise InputError(
+            f"The label maps have different shapes: {first.shape} and {second.shape} (Z, Y, X)."
+        )
+    labels = np.union1d(np.unique(first), np.unique(second))
+    return {
+        str(int(label)): _compare_one(first == label, second == label, grid)
+        for label in labels[labels != 0]
+    }
+
+
+def mean_dice(labels: dict[str, dict]) -> float:
+    """Mean Dice over the labels that the fixed map has."""
+    values = [entry["dice"] for entry in labels.values() if entry["fixed_voxels"] > 0]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _compare_one(a: np.ndarray, b: np.ndarray, grid: Grid) -> dict[str, float | int | None]:
+    sizes = int(a.sum()), int(b.sum())
+    result: dict[str, float | int | None] = {
+        "dice": 2.0 * int((a & b).sum()) / max(sum(sizes), 1),
+        "hd95_mm": None,
+        "mean_distance_mm": None,
+        "fixed_voxels": sizes[0],
+        "warped_voxels": sizes[1],
+    }
+    if min(sizes) == 0:
+        return result
+    box = ndimage.find_objects((a | b).astype(np.uint8))[0]
+    box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in box)
+    spacing = grid.spacing[::-1]
+    surfaces = [mask & ~ndimage.binary_erosion(mask, border_value=0) for mask in (a[box], b[box])]
+    distances = [ndimage.distance_transform_edt(~s, sampling=spacing) for s in surfaces]
+    pooled = np.concatenate((distances[1][surfaces[0]], distances[0][surfaces[1]]))
+    result["hd95_mm"] = float(np.percentile(pooled, 95))
+    result["mean_distance_mm"] = float(pooled.mean())
+    return result
+
+
+def sample_jacobian(
+    field: DisplacementField,
+    linear: np.ndarray,
+    grid: Grid,
+    check: Callable[[], None] = lambda: None,
+) -> torch.Tensor:
+    """Jacobian determinant of p -> linear(p + u(p)) at every voxel of ``grid``: (Z, Y, X).
+
+    Central differences at the full resolution of ``grid``, slab by slab. ``linear`` is 4x4.
+    """
+    factor = float(np.linalg.det(linear[:3, :3]))
+    depth = grid.size[2]
+    out = torch.empty(grid.shape)
+    for start in range(0, depth, 32):
+        check()
+        stop = min(start + 32, depth)
+        low, high = max(start - 1, 0), min(stop + 1, depth)
+        part = grid.padded((0, 0, -low), (0, 0, high - depth))
+        determinant = jacobian_determinant(field.sample_grid(part), part)
+        out[start:stop] = determinant[start - low : start - low + stop - start]
+    return out.mul_(factor)
+
+
+def summarize_jacobian(jacobian: torch.Tensor, body: np.ndarray) -> dict:
+    """Folding and spread of a determinant map (Z, Y, X) of the whole transform.
+
+    ``folding_percent``: voxels with J <= 0, in the body mask and in the whole grid (the two outer
+    layers left out, as in Learn2Reg). ``sd_log_jacobian``: standard deviation of log J in the body
+    with J clipped to 1e-6. ``sd_log_jacobian_learn2reg``: that challenge's own formula over the
+    grid, std(log(clip(J + 3, 1e-9, 1e9))), which hides folding.
+    """
+    j = jacobian.numpy()
+    inner = tuple(slice(2, -2) if n > 4 else slice(None) for n in j.shape)
+    j, mask = j[inner], body[inner]
+    if not mask.any():
+        mask = np.ones_like(mask)
+    in_body = j[mask]
+    percentiles = np.percentile(in_body, (1, 5, 50, 95, 99))
+    return {
+        "folding_percent": {
+            "body": float(100 * np.mean(in_body <= 0)),
+            "grid": float(100 * np.mean(j <= 0)),
+        },
+        "sd_log_jacobian": float(np.log(np.clip(in_body, 1e-6, None)).std()),
+        "sd_log_jacobian_learn2reg": float(np.log(np.clip(j + 3, 1e-9, 1e9)).std()),
+        "jacobian": {
+            "min": float(in_body.min()),
+            "max": float(in_body.max()),
+            **{f"p{p}": float(v) for p, v in zip((1, 5, 50, 95, 99), percentiles, strict=True)},
+        },
+    }
+
+
+def inverse_consistency(
+    field: DisplacementField, inverse: DisplacementField, points: np.ndarray
+) -> dict[str, float]:
+    """|inverse(forward(p)) - p| at LPS points (N, 3): mean, 95th percentile and maximum, mm.
+
+    A sanity check of the numerical inverse, not a measure of accuracy.
+    """
+    there = field.transform_points(points)
+    back = inverse.transform_points(there)
+    errors = np.linalg.norm(back - points, axis=1)
+    return {
+        "mean": float(errors.mean()),
+        "p95": float(np.percentile(errors, 95)),
+        "max": float(errors.max()),
+    }

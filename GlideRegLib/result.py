@@ -1,0 +1,248 @@
+"""The result of a registration as one object, and its files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import quality
+from .errors import OutputError
+from .field import DisplacementField, affine_to_sitk, jacobian_determinant
+from .geometry import Grid
+from .geometry import transform_points as apply_matrix
+from .volume import Volume, first_sentence
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+SCHEMA = "glidereg-result-1"
+NOTICE = "Research use only. Not a medical device."
+
+
+@dataclass(frozen=True)
+class Result:
+    """A registration: total transform p -> initial(p + u(p)), fixed to moving, LPS mm.
+
+    ``field`` is u on a lattice that covers the fixed image and ends in zeros; ``initial`` the 4x4
+    start. ``body`` (bool, on ``fixed_grid``) is the fixed patient; ``background`` the value of the
+    moving image outside itself. ``report`` is what ``result.json`` holds, plain values only.
+    """
+
+    field: DisplacementField
+    initial: np.ndarray
+    fixed_grid: Grid
+    body: np.ndarray
+    modality: str
+    background: float
+    report: dict = field(default_factory=dict)
+
+    # --- transforms ---------------------------------------------------------------------------
+
+    def transform_points(self, points: np.ndarray) -> np.ndarray:
+        """Fixed LPS points (N, 3) to moving LPS points."""
+        return apply_matrix(self.initial, self.field.transform_points(points))
+
+    def inverse_points(self, points: np.ndarray) -> np.ndarray:
+        """Moving LPS points (N, 3) to fixed LPS points."""
+        start = apply_matrix(np.linalg.inv(self.initial), points)
+        return self.inverse_field.transform_points(start)
+
+    @cached_property
+    def inverse_field(self) -> DisplacementField:
+        """The numerical inverse of u on the same lattice."""
+        return self.field.inverse()
+
+    def to_sitk(self) -> SimpleITK.CompositeTransform:
+        """ITK composite, fixed to moving: the field first, then the initial transform."""
+        import SimpleITK as sitk
+
+        # ITK applies the transform that was added last first.
+        return sitk.CompositeTransform(
+            [affine_to_sitk(self.initial), self.field.to_sitk_transform()]
+        )
+
+    def inverse_to_sitk(self) -> SimpleITK.CompositeTransform:
+        """ITK composite, moving to fixed: the inverse start first, then the inverse field."""
+        import SimpleITK as sitk
+
+        return sitk.CompositeTransform(
+            [
+                self.inverse_field.to_sitk_transform(),
+                affine_to_sitk(np.linalg.inv(self.initial)),
+            ]
+        )
+
+    def total_field(self) -> DisplacementField:
+        """initial(p + u(p)) - p on the field's lattice: one field with the same effect inside it.
+
+        The start is linear, so linear interpolation of this field loses nothing.
+        """
+        import torch
+
+        grid = self.field.grid
+        index = grid.index_tensor()
+        matrix = torch.as_tensor(self.initial, dtype=torch.float64)
+        positions = grid.voxels_to_mm(index.double())
+        positions += torch.as_tensor(grid.origin, dtype=torch.float64).view(3, 1, 1, 1)
+        moved = torch.einsum("ij,jzyx->izyx", matrix[:3, :3], positions + self.field.vectors)
+        moved += matrix[:3, 3].view(3, 1, 1, 1)
+        return DisplacementField((moved - positions).float(), grid)
+
+    # --- images -------------------------------------------------------------------------------
+
+    def warp(self, moving: Volume, labels: bool = False) -> Volume:
+        """The moving image on the fixed grid; outside the moving image: its background."""
+        background = 0 if labels else self.background
+        return moving.resampled(self.fixed_grid, self.to_sitk(), background, labels)
+
+    def jacobian(self) -> Volume:
+        """Jacobian determinant of the total transform on the fixed grid."""
+        values = quality.sample_jacobian(self.field, self.initial, self.fixed_grid)
+        return Volume(values.numpy(), self.fixed_grid)
+
+    # --- measures -----------------------------------------------------------------------------
+
+    def landmark_quality(self, fixed: np.ndarray, moving: np.ndarray) -> dict:
+        """``tre_mm`` before and after, and ``cpm_percent``, for corresponding LPS landmarks.
+
+        "before" compares the coordinates as they stand in the two files.
+        """
+        before = quality.landmark_errors(fixed, moving)
+        after = quality.landmark_errors(self.transform_points(fixed), moving)
+        return {
+            "tre_mm": {
+                "before": quality.summarize_errors(before),
+                "initial": quality.summarize_errors(
+                    quality.landmark_errors(apply_matrix(self.initial, fixed), moving)
+                ),
+                "after": quality.summarize_errors(after),
+            },
+            "cpm_percent": {
+                "before": quality.points_within(before),
+                "after": quality.points_within(after),
+            },
+        }
+
+    def label_quality(self, fixed: Volume, moving: Volume) -> dict:
+        """``labels`` (per label Dice, HD95, distance to agreement), before and after."""
+        if not fixed.grid.is_close(self.fixed_grid, 1e-2):
+            fixed = fixed.resampled(self.fixed_grid, labels=True)
+        unmoved = moving.resampled(self.fixed_grid, labels=True)
+        warped = self.warp(moving, labels=True)
+        before = quality.compare_labels(fixed.array, unmoved.array, self.fixed_grid)
+        after = quality.compare_labels(fixed.array, warped.array, self.fixed_grid)
+        return {
+            "labels": {name: {"before": before.get(name), "after": after[name]} for name in after},
+            "mean_dice": {
+                "before": quality.mean_dice(before),
+                "after": quality.mean_dice(after),
+            },
+        }
+
+    def field_quality(self) -> dict:
+        """Folding, spread of the determinant, and consistency of the numerical inverse."""
+        jacobian = quality.sample_jacobian(self.field, self.initial, self.fixed_grid)
+        measures = quality.summarize_jacobian(jacobian, self.body)
+        points = self._body_points()
+        measures["inverse_consistency_mm"] = quality.inverse_consistency(
+            self.field, self.inverse_field, points
+        )
+        moved = np.linalg.norm(self.transform_points(points) - points, axis=1)
+        measures["displacement_mm"] = {"mean": float(moved.mean()), "max": float(moved.max())}
+        measures["lattice_jacobian_min"] = float(
+            jacobian_determinant(self.field.vectors, self.field.grid).min()
+        )
+        return measures
+
+    def _body_points(self, count: int = 20000) -> np.ndarray:
+        """Points spread evenly over the body (every k-th voxel), LPS mm."""
+        flat = np.flatnonzero(self.body)
+        if flat.size == 0:
+            flat = np.arange(self.body.size)
+        chosen = flat[:: max(1, flat.size // count)]
+        index = np.stack(np.unravel_index(chosen, self.body.shape), axis=1)[:, ::-1]
+        return self.fixed_grid.to_physical(index)
+
+    # --- files --------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, moving: Volume, extra: dict[str, str] | None = None) -> None:
+        """Writes warped.nii.gz, transform.h5, inverse_transform.h5, displacement.nii.gz,
+        result.json and what ``extra`` holds (file name -> text), all of them or none.
+
+        Raises :class:`OutputError` when the folder cannot be written.
+        """
+        import SimpleITK as sitk
+
+        with whole_folder(folder) as partial:
+            warped = self.warp(moving)
+            if self.modality == "ct" or _is_integer(moving.array):
+                warped = Volume(np.round(warped.array).astype(np.int16), warped.grid)
+            sitk.WriteImage(warped.to_sitk(), str(partial / "warped.nii.gz"), True)
+            sitk.WriteTransform(self.to_sitk(), str(partial / "transform.h5"))
+            sitk.WriteTransform(self.inverse_to_sitk(), str(partial / "inverse_transform.h5"))
+            vectors = sitk.Cast(self.total_field().to_sitk(), sitk.sitkVectorFloat32)
+            sitk.WriteImage(vectors, str(partial / "displacement.nii.gz"), True)
+            text = json.dumps(self.report, indent=2, allow_nan=False)
+            (partial / "result.json").write_text(text + "\n", encoding="utf-8")
+            for name, content in (extra or {}).items():
+                (partial / name).write_text(content, encoding="utf-8")
+
+
+class whole_folder:  # noqa: N801 - used as a function, like contextlib.suppress
+    """``with whole_folder(target) as partial:`` files written into ``partial`` reach ``target``
+    when the block ends well, and vanish otherwise. Files of the same name are replaced."""
+
+    def __init__(self, target: str | Path) -> None:
+        self._target = Path(target)
+        self._partial = self._target / f".partial-{uuid.uuid4().hex[:8]}"
+        self._made: list[Path] = []
+
+    def __enter__(self) -> Path:
+        try:
+            missing = self._target
+            while not missing.exists():
+                self._made.append(missing)
+                missing = missing.parent
+            self._partial.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(
+                f"The output folder '{self._target}' cannot be written "
+                f"({error.strerror or error}); choose another one."
+            ) from error
+        return self._partial
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        try:
+            if kind is None:
+                for file in sorted(self._partial.iterdir()):
+                    file.replace(self._target / file.name)
+        except OSError as failure:
+            raise OutputError(
+                f"The results cannot be moved into '{self._target}' ({failure.strerror})."
+            ) from failure
+        finally:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            if kind is not None:
+                self._remove_made()
+        if isinstance(error, OSError | RuntimeError) and not isinstance(error, OutputError):
+            raise OutputError(
+                f"The results cannot be written to '{self._target}' ({first_sentence(error)})."
+            ) from error
+
+    def _remove_made(self) -> None:
+        for folder in self._made:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+
+
+def _is_integer(array: np.ndarray) -> bool:
+    return bool(np.array_equal(array, np.round(array))) and np.abs(array).max() < 32768
