@@ -172,6 +172,7 @@ def _read_markups_json(path: Path, text: str) -> Landmarks:
     points, labels = [], []
     for number, item in enumerate(control_points, start=1):
         # A point that was never placed cannot be skipped: the rows of a pair would shift.
+        item = item if isinstance(item, dict) else {}
         position = item.get("position")
         if item.get("positionStatus", "defined") != "defined" or position is None:
             raise InputError(f"Control point {number} of '{path}' has no position; place it first.")
