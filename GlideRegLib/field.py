@@ -87,25 +87,41 @@ class DisplacementField:
             first.vectors + self.sample_grid(first.grid, first.vectors), first.grid
         )
 
-    def inverse(self, tolerance: float = 1e-3, iterations: int = 60) -> DisplacementField:
-        """Numerical inverse v on the same grid: v(q) = -u(q + v(q)), by fixed-point iteration.
+    def inverse(self) -> DisplacementField:
+        """Numerical inverse v on the same grid: q + v(q) + u(q + v(q)) = q at every node.
 
-        Stops when the largest update is below ``tolerance`` mm. Where the field folds it has no
-        inverse and the iteration does not settle there; :meth:`inverse_residual` tells.
+        Between nodes the inverse is interpolated; :meth:`inverse_points` is exact everywhere.
+        Where the field folds it has no inverse; :meth:`inverse_residual` tells.
         """
-        inverse = -self.vectors
-        step = math.inf
-        damping = 1.0
-        for _ in range(iterations):
-            update = -self.sample_grid(self.grid, inverse) - inverse
-            largest = float(update.square().sum(0).amax().sqrt())
-            if largest > step:  # strong shear makes plain iteration oscillate
-                damping = max(damping * 0.7, 0.2)
-            step = largest
-            inverse = inverse + damping * update
-            if largest < tolerance:
-                break
-        return DisplacementField(inverse, self.grid)
+        index = self.grid.index_tensor().reshape(3, -1)
+        inverse = self._invert_at(index).reshape(3, *self.grid.shape)
+        return DisplacementField(self.grid.voxels_to_mm(inverse), self.grid)
+
+    def inverse_points(self, points: np.ndarray) -> np.ndarray:
+        """The LPS points p (N, 3) with p + u(p) = q, for LPS points q (N, 3)."""
+        index = torch.as_tensor(self.grid.to_index(points).T, dtype=torch.float32)
+        found = index + self._invert_at(index)
+        return self.grid.to_physical(found.T.double().numpy())
+
+    def _invert_at(
+        self, index: torch.Tensor, tolerance: float = 1e-3, iterations: int = 30
+    ) -> torch.Tensor:
+        """v (3, N) in voxels with v + u(q + v) = 0 at continuous indices q (3, N).
+
+        Damped Newton steps with the local gradient of u until ``tolerance`` mm; plain fixed-point
+        iteration would diverge where tissue expands a lot. In chunks, to bound the memory.
+        """
+        to_voxels = torch.as_tensor(np.linalg.inv(self.grid.matrix[:3, :3]), dtype=torch.float32)
+        gradient = gradient_along_index(self.vectors)
+        gradient = torch.einsum("ij,jazyx->iazyx", to_voxels, gradient)
+        u = self.to_voxels()
+        values = torch.cat((u, gradient.reshape(9, *self.grid.shape)))
+        limit = tolerance / max(self.grid.spacing)
+        parts = [
+            _invert_chunk(self.grid, values, part, limit, iterations)
+            for part in index.split(_INVERSE_CHUNK, dim=1)
+        ]
+        return torch.cat(parts, dim=1)
 
     def inverse_residual(self, inverse: DisplacementField) -> torch.Tensor:
         """|(Id + self)(q + v(q)) - q| in mm at every node of the inverse's grid: (Z, Y, X)."""
@@ -180,12 +196,16 @@ def jacobian_determinant(vectors: torch.Tensor, grid: Grid) -> torch.Tensor:
     most 0 means folding.
     """
     inverse = torch.as_tensor(np.linalg.inv(grid.matrix[:3, :3]), dtype=vectors.dtype)
-    along_index = torch.stack([_difference(vectors, axis) for axis in range(3)], dim=1)
-    gradient = torch.einsum("iazyx,aj->ijzyx", along_index, inverse)
+    gradient = torch.einsum("iazyx,aj->ijzyx", gradient_along_index(vectors), inverse)
     a, b, c = gradient[0, 0] + 1, gradient[0, 1], gradient[0, 2]
     d, e, f = gradient[1, 0], gradient[1, 1] + 1, gradient[1, 2]
     g, h, i = gradient[2, 0], gradient[2, 1], gradient[2, 2] + 1
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def gradient_along_index(vectors: torch.Tensor) -> torch.Tensor:
+    """Derivatives of (3, Z, Y, X) along the index axes: (3 components, 3 axes x y z, Z, Y, X)."""
+    return torch.stack([_difference(vectors, axis) for axis in range(3)], dim=1)
 
 
 def affine_to_sitk(matrix: np.ndarray) -> SimpleITK.AffineTransform:
@@ -256,6 +276,54 @@ def sample_transform(transform: SimpleITK.Transform, grid: Grid) -> Displacement
         transform, sitk.sitkVectorFloat32, grid.size, grid.origin, grid.spacing, grid.direction
     )
     return DisplacementField.from_sitk(image)
+
+
+#: Points that are inverted at once (12 values each are sampled per step).
+_INVERSE_CHUNK = 200_000
+
+
+def _invert_chunk(
+    grid: Grid, values: torch.Tensor, start: torch.Tensor, limit: float, iterations: int
+) -> torch.Tensor:
+    """Newton for points ``start`` (3, N), index space; ``values`` hold u (3) and its gradient (9),
+    zero outside the grid as the field itself. Returns the best v (3, N) found, in voxels."""
+
+    def sample(index: torch.Tensor) -> torch.Tensor:
+        index = index.reshape(3, -1, 1, 1)
+        inside = (normalized_coordinates(index, grid.shape).abs() <= 1).all(dim=-1)
+        return (grid.sample(values, index) * inside).reshape(12, -1)
+
+    best = -sample(start)[:3]
+    best_error = torch.full((start.shape[1],), math.inf)
+    active = torch.arange(start.shape[1])
+    here, scale = best.clone(), torch.ones(start.shape[1])
+    for _ in range(iterations):
+        sampled = sample(start[:, active] + here)
+        residual = here + sampled[:3]
+        error = residual.square().sum(dim=0).sqrt()
+        better = error < best_error[active]
+        best_error[active[better]] = error[better]
+        best[:, active[better]] = here[:, better]
+        # A step that made it worse is taken back and tried again with half its length.
+        scale = torch.where(better, (scale * 2).clamp_max(1), scale * 0.5)
+        open_ = best_error[active] > limit
+        if not open_.any():
+            break
+        active, here, scale = active[open_], here[:, open_], scale[open_]
+        matrix = sampled[3:, open_].T.reshape(-1, 3, 3) + torch.eye(3)
+        newton = _solve3(matrix, residual[:, open_])
+        length = newton.square().sum(dim=0).sqrt().clamp_min(1e-9)
+        newton *= (2.0 / length).clamp_max(1.0) * scale
+        here = torch.where(better[open_], here, best[:, active]) - newton
+    return best
+
+
+def _solve3(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Solves N 3x3 systems (N, 3, 3) for right sides (3, N); singular ones are regularized."""
+    determinant = torch.linalg.det(matrix)
+    near = determinant.abs() < 0.02
+    matrix = torch.where(near[:, None, None], matrix + 0.3 * torch.eye(3), matrix)
+    return torch.linalg.solve(matrix, right.T[..., None])[..., 0].T
 
 
 def _difference(values: torch.Tensor, axis: int) -> torch.Tensor:

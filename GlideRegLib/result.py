@@ -52,7 +52,7 @@ class Result:
     def inverse_points(self, points: np.ndarray) -> np.ndarray:
         """Moving LPS points (N, 3) to fixed LPS points."""
         start = apply_matrix(np.linalg.inv(self.initial), points)
-        return self.inverse_field.transform_points(start)
+        return self.field.inverse_points(start)
 
     @cached_property
     def inverse_field(self) -> DisplacementField:

@@ -146,7 +146,7 @@ class RefineSettings:
     levels: tuple[Level, ...] = (
         Level(4, 6, 0.15, 1.0, 0.4),
         Level(2, 8, 0.0, 1.0, 0.4),
-        Level(1, 4, 0.0, 1.0, 0.4),
+        Level(1, 4, 0.0, 1.0, 1.6),
     )
     cg_iterations: int = 12
     max_step: float = 1.5
