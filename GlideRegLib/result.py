@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -109,13 +110,20 @@ class Result:
 
     # --- measures -----------------------------------------------------------------------------
 
+    def landmark_errors(self, fixed: np.ndarray, moving: np.ndarray) -> dict[str, np.ndarray]:
+        """Errors (N,) in mm "before" (coordinates as they stand) and "after"."""
+        return {
+            "before": quality.landmark_errors(fixed, moving),
+            "after": quality.landmark_errors(self.transform_points(fixed), moving),
+        }
+
     def landmark_quality(self, fixed: np.ndarray, moving: np.ndarray) -> dict:
         """``tre_mm`` before and after, and ``cpm_percent``, for corresponding LPS landmarks.
 
         "before" compares the coordinates as they stand in the two files.
         """
-        before = quality.landmark_errors(fixed, moving)
-        after = quality.landmark_errors(self.transform_points(fixed), moving)
+        errors = self.landmark_errors(fixed, moving)
+        before, after = errors["before"], errors["after"]
         return {
             "tre_mm": {
                 "before": quality.summarize_errors(before),
@@ -172,11 +180,18 @@ class Result:
 
     # --- files --------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path, moving: Volume, extra: dict[str, str] | None = None) -> None:
+    def save(
+        self,
+        folder: str | Path,
+        moving: Volume,
+        extra: dict[str, str] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Writes warped.nii.gz, transform.h5, inverse_transform.h5, displacement.nii.gz,
         result.json and what ``extra`` holds (file name -> text), all of them or none.
 
-        Raises :class:`OutputError` when the folder cannot be written.
+        ``check`` is called between the files and may raise to cancel. Raises :class:`OutputError`
+        when the folder cannot be written.
         """
         import SimpleITK as sitk
 
@@ -185,10 +200,14 @@ class Result:
             if self.modality == "ct" or _is_integer(moving.array):
                 warped = Volume(np.round(warped.array).astype(np.int16), warped.grid)
             sitk.WriteImage(warped.to_sitk(), str(partial / "warped.nii.gz"), True)
+            check()
             sitk.WriteTransform(self.to_sitk(), str(partial / "transform.h5"))
+            check()
             sitk.WriteTransform(self.inverse_to_sitk(), str(partial / "inverse_transform.h5"))
+            check()
             vectors = sitk.Cast(self.total_field().to_sitk(), sitk.sitkVectorFloat32)
             sitk.WriteImage(vectors, str(partial / "displacement.nii.gz"), True)
+            check()
             text = json.dumps(self.report, indent=2, allow_nan=False)
             (partial / "result.json").write_text(text + "\n", encoding="utf-8")
             for name, content in (extra or {}).items():

@@ -32,7 +32,8 @@ class FeatureSettings:
     "none" (local only); ``weights`` an explicit file for it. ``cell_mm``: size of an encoder
     cell in plane; ``input_side``: side of the encoder's square input in pixels instead (the
     paper: 1024). ``slice_mm``: slices are averaged to at most this thickness before they are
-    encoded. ``ct_windows``: HU range of each of the three color channels. MIND ``radius`` and ``dilation`` in voxels of the working grid.
+    encoded. ``ct_windows``: HU range of each of the three color channels. MIND ``radius`` and
+    ``dilation`` in voxels of the working grid.
     """
 
     use: str = "both"

@@ -21,8 +21,8 @@ from ..settings import FeatureSettings
 from .cache import FeatureCache, content_key
 from .encoders import Encoder
 
-#: Slices per encoder call.
-BATCH = {"cpu": 2, "cuda": 16}
+#: Slices per encoder call; one on a CPU, so that a run can be cancelled within two seconds.
+BATCH = {"cpu": 1, "cuda": 16}
 
 
 @dataclass(frozen=True)
