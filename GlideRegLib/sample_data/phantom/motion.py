@@ -13,6 +13,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
+from ..splines import invert_points
 from .anatomy import HALF_EXTENT, Anatomy
 from .texture import SplineNoise
 
@@ -90,22 +91,7 @@ class Breathing:
 
     def inverse(self, moving: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Fixed points (N, 3) that go to the moving ones, and what is missing in mm (N,)."""
-        fixed = np.array(moving, float)
-        for _ in range(30):  # damped, because the shear at the wall is no contraction
-            fixed += 0.6 * (moving - fixed - self.at(fixed))
-        for _ in range(8):
-            missing = moving - fixed - self.at(fixed)
-            step = np.linalg.solve(self._gradient(fixed), missing[:, :, None])[:, :, 0]
-            fixed += np.clip(step, -3, 3)
-        return fixed, np.linalg.norm(moving - fixed - self.at(fixed), axis=1)
-
-    def _gradient(self, points: np.ndarray, step: float = 0.05) -> np.ndarray:
-        """d phi / d x (N, 3, 3) by central differences over +-``step`` mm."""
-        columns = [
-            (self.at(points + step * axis) - self.at(points - step * axis)) / (2 * step)
-            for axis in np.eye(3)
-        ]
-        return np.eye(3) + np.stack(columns, axis=2)
+        return invert_points(self.at, moving)
 
     def _branches(self, x: np.ndarray, y: np.ndarray, z: np.ndarray, noise: _Irregular) -> Branches:
         """The motion at coordinates that broadcast against each other."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.interpolate import BSpline
 from scipy.ndimage import gaussian_filter, map_coordinates
+
+from ..splines import LatticeSpline
 
 
 class Texture:
@@ -35,28 +36,14 @@ class SplineNoise:
         # Two nodes beyond the extent on each side: points outside are rare, and then constant.
         self.half = np.asarray(half_extent, float) + 2 * step
         size = np.ceil(2 * self.half[::-1] / step).astype(int) + 1
-        self.coefficients = rng.standard_normal(size).astype(np.float32)
+        # 0.332 is the standard deviation of a cubic B-spline with white coefficients.
+        self.spline = LatticeSpline(rng.standard_normal(size) / 0.332)
 
     def at(self, points: np.ndarray) -> np.ndarray:
-        """Values (N,) at scene points (N, 3), mm."""
-        index = ((points + self.half) / self.step)[:, ::-1].T
-        return map_coordinates(self.coefficients, index, order=3, prefilter=False, mode="nearest")
+        """Values (N,) at scene points (N, 3), mm; their variance is one."""
+        return self.spline.at((points + self.half) / self.step)
 
     def on_axes(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Values (Z, Y, X) float32 on a regular grid with these axes: the same function, faster."""
-        values = self.coefficients
-        for axis, (nodes, half) in enumerate(zip((z, y, x), self.half[::-1], strict=True)):
-            weights = _basis((nodes + half) / self.step, self.coefficients.shape[axis])
-            values = np.moveaxis(np.tensordot(weights, values, axes=(1, axis)), 0, axis)
-        return np.ascontiguousarray(values, np.float32)
-
-
-def _basis(index: np.ndarray, count: int) -> np.ndarray:
-    """Weights (len(index), count) of the cubic B-splines centered on nodes 0 .. count - 1."""
-    kernel = BSpline.basis_element([-2, -1, 0, 1, 2], extrapolate=False)
-    index = np.clip(index, 0, count - 1)
-    # The nearest node stands in for those beyond the ends, as map_coordinates does it.
-    weights = np.zeros((len(index), count))
-    for node in range(-2, count + 2):
-        weights[:, min(max(node, 0), count - 1)] += np.nan_to_num(kernel(index - node))
-    return weights.astype(np.float32)
+        axes = zip((x, y, z), self.half, strict=True)
+        return self.spline.on_axes(*((nodes + half) / self.step for nodes, half in axes))
