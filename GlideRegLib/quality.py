@@ -56,6 +56,26 @@ def points_within(errors: np.ndarray) -> dict[str, float]:
     return {f"{t:g}": float(100 * np.mean(errors <= t)) for t in CPM_THRESHOLDS_MM}
 
 
+def landmark_summary(before: np.ndarray, after: np.ndarray) -> dict:
+    """``tre_mm`` and ``cpm_percent``, before and after, from errors (N,) in mm."""
+    pair = {"before": before, "after": after}
+    return {
+        "tre_mm": {name: summarize_errors(errors) for name, errors in pair.items()},
+        "cpm_percent": {name: points_within(errors) for name, errors in pair.items()},
+    }
+
+
+def label_summary(fixed: np.ndarray, unmoved: np.ndarray, warped: np.ndarray, grid: Grid) -> dict:
+    """``labels`` (per label, before and after) and ``mean_dice``; label maps (Z, Y, X) on
+    ``grid``: fixed, moving as it stands, moving warped."""
+    before, after = (compare_labels(fixed, other, grid) for other in (unmoved, warped))
+    names = sorted(set(before) | set(after), key=int)
+    return {
+        "labels": {name: {"before": before.get(name), "after": after.get(name)} for name in names},
+        "mean_dice": {"before": mean_dice(before), "after": mean_dice(after)},
+    }
+
+
 def compare_labels(first: np.ndarray, second: np.ndarray, grid: Grid) -> dict[str, dict]:
     """Per label: Dice, HD95 and mean distance to agreement (mm) between two label maps.
 

@@ -123,20 +123,10 @@ class Result:
         "before" compares the coordinates as they stand in the two files.
         """
         errors = self.landmark_errors(fixed, moving)
-        before, after = errors["before"], errors["after"]
-        return {
-            "tre_mm": {
-                "before": quality.summarize_errors(before),
-                "initial": quality.summarize_errors(
-                    quality.landmark_errors(apply_matrix(self.initial, fixed), moving)
-                ),
-                "after": quality.summarize_errors(after),
-            },
-            "cpm_percent": {
-                "before": quality.points_within(before),
-                "after": quality.points_within(after),
-            },
-        }
+        measures = quality.landmark_summary(errors["before"], errors["after"])
+        start = quality.landmark_errors(apply_matrix(self.initial, fixed), moving)
+        measures["tre_mm"]["initial"] = quality.summarize_errors(start)
+        return measures
 
     def label_quality(self, fixed: Volume, moving: Volume) -> dict:
         """``labels`` (per label Dice, HD95, distance to agreement), before and after."""
@@ -144,15 +134,7 @@ class Result:
             fixed = fixed.resampled(self.fixed_grid, labels=True)
         unmoved = moving.resampled(self.fixed_grid, labels=True)
         warped = self.warp(moving, labels=True)
-        before = quality.compare_labels(fixed.array, unmoved.array, self.fixed_grid)
-        after = quality.compare_labels(fixed.array, warped.array, self.fixed_grid)
-        return {
-            "labels": {name: {"before": before.get(name), "after": after[name]} for name in after},
-            "mean_dice": {
-                "before": quality.mean_dice(before),
-                "after": quality.mean_dice(after),
-            },
-        }
+        return quality.label_summary(fixed.array, unmoved.array, warped.array, self.fixed_grid)
 
     def field_quality(self) -> dict:
         """Folding, spread of the determinant, and consistency of the numerical inverse."""

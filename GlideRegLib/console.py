@@ -1,0 +1,110 @@
+"""What the terminal shows: progress with time left, and tables of measures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from .progress import Progress, ProgressEvent
+
+
+class LiveProgress:
+    """``with LiveProgress(console, wish) as progress``: a bar with stage, percent and time left,
+    messages above it. On a terminal that cannot be redrawn only the messages are printed."""
+
+    def __init__(self, console: Console, wish: threading.Event) -> None:
+        self._console = console
+        self._wish = wish
+        self._bar = RichProgress(
+            TextColumn("{task.description:8}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        self._task = self._bar.add_task("start", total=1.0, left="")
+        return Progress(self._show, self._wish.is_set)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _show(self, event: ProgressEvent) -> None:
+        if event.kind == "message":
+            color = "yellow" if event.level == "warning" else "dim"
+            self._console.print(f"[{color}]{escape(event.text)}[/]", highlight=False)
+            return
+        left = "" if event.seconds_left is None else _duration(event.seconds_left) + " left"
+        self._bar.update(self._task, completed=event.fraction, description=event.stage, left=left)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def print_quality(console: Console, report: dict) -> None:
+    """Prints the measures of a ``result.json`` (or of ``glidereg evaluate``) as a table."""
+    quality = report.get("quality", {})
+    table = Table(title="GlideReg - research use only", title_style="bold")
+    for name in ("measure", "before", "after"):
+        table.add_column(name, justify="left" if name == "measure" else "right")
+    tre = quality.get("tre_mm")
+    if tre:
+        for key, label in (("mean", "mean"), ("median", "median"), ("p95", "95th"), ("max", "max")):
+            table.add_row(
+                f"TRE {label}, mm (n = {tre['after']['n']})",
+                f"{tre['before'][key]:.2f}",
+                f"{tre['after'][key]:.2f}",
+            )
+    dice = quality.get("mean_dice")
+    if dice:
+        table.add_row("mean Dice", f"{dice['before']:.3f}", f"{dice['after']:.3f}")
+    folding = quality.get("folding_percent")
+    if folding:
+        table.add_row("folding in the body, %", "", f"{folding['body']:.4f}")
+        table.add_row("folding in the grid, %", "", f"{folding['grid']:.4f}")
+    if "jacobian" in quality:
+        j = quality["jacobian"]
+        table.add_row("Jacobian, min to max", "", f"{j['min']:.2f} to {j['max']:.2f}")
+        table.add_row("SD of log Jacobian", "", f"{quality['sd_log_jacobian']:.3f}")
+    if "encoder" in report:
+        encoder = report["encoder"]
+        trained = "" if encoder["name"] == "none" or encoder["trained"] else " (random weights)"
+        table.add_row("encoder", "", encoder["name"] + trained)
+    if "cost" in report:
+        seconds = report["cost"]["seconds"]
+        beyond = seconds["total"] - seconds.get("encode", 0.0)
+        table.add_row("seconds (without encoding)", "", f"{seconds['total']:.1f} ({beyond:.1f})")
+        table.add_row("peak memory, MB", "", f"{report['cost']['peak_memory_mb']:.0f}")
+    console.print(table)
+
+
+def print_weights(console: Console, entries: Sequence, folder: Path) -> None:
+    """Prints which weights are present; ``entries`` as from ``features.weights.status``."""
+    table = Table(caption=f"Cache: {folder}", show_lines=False)
+    for name in ("encoder", "file", "MB", "state", "where"):
+        table.add_column(name, overflow="fold")
+    for entry in entries:
+        state = "missing"
+        if entry.path is not None:
+            state = "ready" if entry.verified else "damaged"
+        table.add_row(
+            entry.encoder,
+            entry.file_name,
+            f"{entry.size / 1e6:.0f}",
+            state,
+            str(entry.path or ""),
+        )
+    console.print(table)
