@@ -102,8 +102,8 @@ def print_weights(console: Console, entries: Sequence, folder: Path) -> None:
             state = "ready" if entry.verified else "damaged"
         table.add_row(
             entry.encoder,
-            entry.file_name,
-            f"{entry.size / 1e6:.0f}",
+            entry.spec.file_name,
+            f"{entry.spec.n_bytes / 1e6:.0f}",
             state,
             str(entry.path or ""),
         )
