@@ -90,6 +90,10 @@ class Progress:
         logger.log(logging.WARNING if level == "warning" else logging.INFO, text)
         self._callback(ProgressEvent("message", self._stage, level=level, text=text))
 
+    def cancel_wanted(self) -> bool:
+        """Whether the user has asked to stop."""
+        return self._should_cancel()
+
     def check(self) -> None:
         """Raises Cancelled when the user has asked to stop."""
         if self._should_cancel():

@@ -1,0 +1,35 @@
+# Two commands on a fresh machine: `make demo` and `make test`. They need Python 3.10 or newer, make
+# and a package index; everything is installed into .venv.
+
+PYTHON ?= python3
+DATA ?=
+OUT ?= demo-output
+VENV := .venv
+BIN := $(VENV)/bin
+# Pinned here so that the tests are repeatable; the library itself takes torch >= 2.4.
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/library
+	$(BIN)/glidereg demo $(if $(DATA),--data $(DATA)) -o $(OUT)
+
+test: $(VENV)/tests lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(VENV)/library: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/tests: $(VENV)/library
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
