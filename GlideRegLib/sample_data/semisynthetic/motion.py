@@ -6,7 +6,8 @@ squaring) never folds, however long the way is; the sum x + s v(x) would.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +84,9 @@ def motion_of_size(
     """
     for smoothing in (0.0, 0.7, 1.2, 1.8, 2.5):
         smooth = np.stack([gaussian_filter(v, smoothing) for v in velocity])
-        motion = SmoothMotion(_nodes_of_size(smooth, lattice, regions, mean, largest), lattice)
+        with _one_thread():
+            nodes = _nodes_of_size(smooth, lattice, regions, mean, largest)
+        motion = SmoothMotion(nodes, lattice)
         if motion.jacobian(image).min() > SMALLEST_JACOBIAN:
             return motion
     raise SettingsError(
@@ -141,6 +144,17 @@ def _lengths_in_lungs(nodes: np.ndarray, lattice: Grid, regions: Regions) -> np.
     index = np.argwhere(np.ones(lattice.shape, bool))[:, ::-1].astype(float)
     moved = lattice.to_physical(index) + nodes.reshape(3, -1).T
     return np.linalg.norm(nodes.reshape(3, -1), axis=0)[regions.lungs_at(moved)]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Hundreds of small tensor operations: more threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _solve(

@@ -33,9 +33,11 @@ class Regions:
         Zero at the skin, outside the body and at the spine, one from 30 mm away from them.
         """
         spacing = self.grid.spacing[::-1]
-        # The image's lower and upper ends are no skin: the body goes on beyond them.
+        # The image's lower and upper ends are no skin: the body goes on beyond them. Its sides are
+        # taken as skin where the scan cuts the body off.
         body = np.pad(self.body, ((40, 40), (0, 0), (0, 0)), mode="edge")
-        depth = ndimage.distance_transform_edt(body, sampling=spacing)[40:-40]
+        body = np.pad(body, ((0, 0), (1, 1), (1, 1)))
+        depth = ndimage.distance_transform_edt(body, sampling=spacing)[40:-40, 1:-1, 1:-1]
         away = ndimage.distance_transform_edt(~self.spine, sampling=spacing)
         coarse = _smooth_step((depth - 6) / 26) * _smooth_step((away - 2) / 28)
         values = self.sample(coarse.astype(np.float32), grid)
