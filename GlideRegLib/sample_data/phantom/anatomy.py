@@ -128,6 +128,7 @@ class Anatomy:
         return np.minimum(oblique, horizontal)
 
     def heart(self, points: np.ndarray) -> np.ndarray:
+        """Distance to the heart; its long axis points left, forward and down."""
         return ellipsoid(points, self.heart_center, self.heart_radii, axes=self.heart_axes)
 
     def aorta(self, points: np.ndarray) -> np.ndarray:

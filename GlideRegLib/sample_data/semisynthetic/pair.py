@@ -1,4 +1,8 @@
-"""Makes a pair from one real chest CT and a known motion: semi-synthetic."""
+"""Makes a pair from one real chest CT and a known motion: semi-synthetic.
+
+What remains easier than a real pair: both images share the anatomy's fine texture and the CT's own
+noise (only the added noise is independent), and the motion is smooth where real lungs slide.
+"""
 
 from __future__ import annotations
 
