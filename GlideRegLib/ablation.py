@@ -99,7 +99,7 @@ def load_pair(name: str, data: Path | None) -> AblationPair:
     elif name == "semi-synthetic":
         from .sample_data.semisynthetic import popi_pair
 
-        pair = popi_pair(data / "thorax_popi00" if data else None)
+        pair = popi_pair(data)
     else:
         return _real_pair(name, data or data_folder())
     return AblationPair(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from .errors import Cancelled
 
 logger = logging.getLogger("GlideReg")
+logger.addHandler(logging.NullHandler())  # silent unless the application wants it
 
 
 @dataclass(frozen=True)
