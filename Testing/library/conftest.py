@@ -11,7 +11,7 @@ import torch
 from GlideRegLib.errors import InputError
 from GlideRegLib.sample_data.local import data_folder
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
