@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from . import __version__
+from . import __version__, machine
 from .console import LiveProgress, print_quality, print_weights
 from .errors import Cancelled, GlideRegError, InputError
 
@@ -324,6 +324,7 @@ def _cancel_wish() -> threading.Event:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns (and as a script exits with) the exit code."""
+    machine.configure_process()
     console = Console(stderr=True, highlight=False)
     try:
         code = app(args=arguments, standalone_mode=False)

@@ -19,6 +19,7 @@ import traceback
 from pathlib import Path
 from typing import TextIO
 
+from . import machine
 from .errors import Cancelled, GlideRegError, SettingsError
 from .job import Job, run_job
 from .progress import Progress, ProgressEvent
@@ -94,6 +95,7 @@ _CANCELLED = "The run was cancelled; nothing was written."
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job file named in ``arguments``; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    machine.configure_process()
     events = _Events(sys.stdout)
     sys.stdout = sys.stderr  # whatever a library prints must not break the protocol
     started = time.monotonic()
