@@ -6,6 +6,7 @@ image-guided interventions using self-similarities", MICCAI 2013.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -66,9 +67,12 @@ def mind_ssc(
         stop = min(start + slab, size[0])
         return _distances(padded[start : stop + 2 * margin], radius, dilation)
 
-    # The mean variance only sets the clamp, so a quarter of the slabs is enough for it.
-    sampled = [float(distances(s).mean()) for s in starts[::4]]
-    mean_variance = sum(sampled) / len(sampled)
+    # All slabs count for the clamp: a part of them may be empty, and would clamp all to nothing.
+    total = 0.0
+    for start in starts:
+        check()
+        total += float(distances(start).sum(dtype=torch.float64))
+    mean_variance = total / (12 * math.prod(size))
     out = image.new_empty((12, *(n // pool for n in size)), dtype=torch.float32)
     for start in starts:
         check()
