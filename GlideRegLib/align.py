@@ -150,15 +150,19 @@ class _Scorer:
         target = np.asarray(start.TransformPoint(self._center.tolist()))
         moved.SetTranslation((target - self._center).tolist())
         method.SetInitialTransform(moved, inPlace=True)
+        # The metric adds up per-thread sums; only one thread gives the same sum every time.
+        threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         try:
             method.Execute(self._fixed.to_sitk(), self._moving.to_sitk())
         except RuntimeError:  # the start does not overlap: another one will
             return matrix
+        finally:
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
         return linear_matrix(moved)
 
     def _method(self, sitk: object, iterations: int) -> SimpleITK.ImageRegistrationMethod:
         method = sitk.ImageRegistrationMethod()
-        method.SetNumberOfThreads(1)
         method.SetMetricAsMattesMutualInformation(_BINS)
         method.SetMetricSamplingStrategy(method.REGULAR)
         method.SetMetricSamplingPercentage(0.5, _SEED)

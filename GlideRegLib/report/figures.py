@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from .planes import Plane
 
@@ -102,7 +103,7 @@ def field_figure(
 
 def landmark_figure(before: np.ndarray, after: np.ndarray) -> bytes:
     """Landmark errors (mm) before and after, sorted by the error after, and their distribution."""
-    figure = Figure(figsize=(9.5, 2.8), layout="constrained")
+    figure = Figure(figsize=(9.5, 2.8), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     order = np.argsort(after)
     left.plot(before[order], "o", markersize=3, color=BEFORE, label="before")
@@ -117,6 +118,10 @@ def landmark_figure(before: np.ndarray, after: np.ndarray) -> bytes:
     right.set_xlim(left=0)
     for axes in (left, right):
         axes.legend(frameon=False, fontsize=8)
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "symlog":  # plain millimeters instead of powers of ten
+                axis.set_major_locator(FixedLocator([0, 0.5, 1, 2, 5, 10, 20, 50, 100]))
+                axis.set_major_formatter("{x:g}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
     return _png(figure)
@@ -125,7 +130,8 @@ def landmark_figure(before: np.ndarray, after: np.ndarray) -> bytes:
 def _grid_of_axes(
     rows: int, columns: int, titles: Sequence[str], bar: bool = False
 ) -> tuple[Figure, list[list]]:
-    figure = Figure(figsize=(2.3 * columns + (0.8 if bar else 0), 2.4 * rows), layout="constrained")
+    size = (2.3 * columns + (0.8 if bar else 0), 2.4 * rows)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
