@@ -136,10 +136,11 @@ class GaussNewton:
         shape = (high - low, *self._shape[1:])
         inner = slice(start - low, start - low + stop - start)
         lookup = _Lookup(displacement[:, low:high], low, self._shape)
-        trust = None if self._weight is None else self._weight[start:stop]
+        trust = lookup.inside[inner]
+        if self._weight is not None:
+            trust = trust * self._weight[start:stop]
         if self._moving_weight is not None:
-            inside = self._moving_weight.sample(lookup).view(shape)[inner]
-            trust = inside if trust is None else trust * inside
+            trust = trust * self._moving_weight.sample(lookup).view(shape)[inner]
         for alpha, fixed, moving in self._groups:
             warped = moving.sample(lookup).view(*shape, -1)
             target = fixed[low:high]
@@ -150,7 +151,7 @@ class GaussNewton:
                 _difference(mean, 0)[inner],
             )
             residual = warped[inner] - target[inner]
-            factor = alpha if trust is None else trust * alpha
+            factor = trust * alpha
             for i in range(3):
                 right[i].add_((gradient[i] * residual).sum(dim=-1).mul_(factor))
             for entry, (i, j) in zip(matrix, _UPPER, strict=True):
@@ -182,22 +183,29 @@ class _Table:
 
 
 class _Lookup:
-    """The eight neighbors and weights of x + u(x) for the slices that start at ``first``."""
+    """The eight neighbors and weights of x + u(x) for the slices that start at ``first``.
+
+    ``inside`` (Z, Y, X) is 1 where x + u(x) lies within the outer faces of the grid, else 0.
+    """
 
     def __init__(self, displacement: torch.Tensor, first: int, shape: tuple[int, ...]) -> None:
         device = displacement.device
         axes = [torch.arange(n, dtype=torch.float32, device=device) for n in displacement.shape[1:]]
         axes[0] += first
         strides = (shape[1] * shape[2], shape[2], 1)
-        row, parts = None, []
+        row, parts, inside = None, [], None
         for k in range(3):  # array axes z, y, x; the components are x, y, z
             view = [-1 if k == axis else 1 for axis in range(3)]
-            position = (displacement[2 - k] + axes[k].view(view)).clamp_(0, shape[k] - 1)
+            position = displacement[2 - k] + axes[k].view(view)
+            within = (position >= -0.5) & (position <= shape[k] - 0.5)
+            inside = within if inside is None else inside & within
+            position = position.clamp_(0, shape[k] - 1)
             lower = position.to(torch.int32).clamp_(max=max(shape[k] - 2, 0))
             upper_share = (position - lower).reshape(-1, 1)
             parts.append(torch.cat((1 - upper_share, upper_share), dim=1))
             offset = lower * strides[k]
             row = offset if row is None else row.add_(offset)
+        self.inside = inside.float()
         steps = [
             z * strides[0] * (shape[0] > 1) + y * strides[1] * (shape[1] > 1) + x * (shape[2] > 1)
             for z in (0, 1)
