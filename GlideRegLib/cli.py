@@ -14,7 +14,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -333,15 +332,15 @@ def main(arguments: list[str] | None = None) -> int:
         word = "Cancelled" if isinstance(error, Cancelled) else "Error"
         console.print(f"[bold red]{word}:[/] {escape(str(error))}", soft_wrap=True)
         return error.exit_code
-    except click.exceptions.Abort:
+    except typer.Abort:
         return Cancelled.exit_code
     except KeyboardInterrupt:
         console.print("[bold red]Cancelled:[/] nothing was written.")
         return Cancelled.exit_code
-    except click.ClickException as error:
-        console.print(f"[bold red]Error:[/] {escape(error.format_message())}", soft_wrap=True)
-        return 2
     except Exception as error:
+        if hasattr(error, "format_message"):  # wrong options; typer's class depends on its version
+            console.print(f"[bold red]Error:[/] {escape(error.format_message())}", soft_wrap=True)
+            return 2
         if os.environ.get("GLIDEREG_DEBUG"):
             traceback.print_exc()
         console.print(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import numpy as np
 
 from .errors import InputError, OutputError
 from .geometry import Grid
+from .nifti import check_nifti
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -173,7 +175,8 @@ def replace_whole(path: Path, write: object) -> None:
             "choose another folder or format."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def content_hash(path: str | Path) -> str:
@@ -206,6 +209,7 @@ def _read_image(path: Path) -> tuple[SimpleITK.Image, list[str]]:
         raise InputError(f"'{path}' does not exist; check the path.")
     if path.is_dir():
         return _read_dicom_folder(path)
+    check_nifti(path)
     try:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
