@@ -90,18 +90,20 @@ def _check_room(folder: Path, n_bytes: int) -> None:
 
 def _fill(url: str, part: Path, n_bytes: int, progress: Progress) -> None:
     """Appends to ``part`` until it has ``n_bytes``, over as many connections as it takes."""
-    fruitless = 0
+    if _size(part) > n_bytes:
+        part.unlink()  # of another file
+    most, fruitless = _size(part), 0
     for _ in range(_TRIES):
-        before = _size(part)
-        if before == n_bytes:
+        if _size(part) == n_bytes:
             return
-        if before > n_bytes:
-            part.unlink()
         transfer = _Transfer(url, part, n_bytes)
         _watch(transfer, progress)
-        if isinstance(transfer.error, Exception) and not isinstance(transfer.error, _BrokenError):
+        if transfer.error is not None and not isinstance(transfer.error, _BrokenError):
             raise transfer.error
-        fruitless = 0 if _size(part) > before else fruitless + 1
+        if _size(part) > n_bytes:
+            return  # the sha256 will say that it is not the file
+        fruitless = 0 if _size(part) > most else fruitless + 1
+        most = max(most, _size(part))
         if fruitless == _FRUITLESS_TRIES:
             break
         _wait(0.5 * fruitless, progress)
@@ -145,8 +147,12 @@ class _Transfer(threading.Thread):
                 return
             # A server that does not know ranges sends the whole file again.
             with open(self.part, "ab" if resumes else "wb") as handle:
-                while not self.stopped.is_set() and (block := self._read(response)):
+                while block := self._read(response):
+                    if self.stopped.is_set():
+                        return  # after the wait, too: another transfer may have begun by now
                     handle.write(block)
+                    if handle.tell() > self.n_bytes:
+                        return  # not the file, and perhaps without an end
 
     def _connect(self, start: int) -> http.client.HTTPResponse:
         headers = {"User-Agent": f"GlideReg/{__version__}"}
