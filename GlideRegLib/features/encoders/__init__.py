@@ -173,7 +173,7 @@ _ALL = (
 ENCODERS: dict[str, EncoderSpec] = {spec.name: spec for spec in _ALL}
 
 #: Which encoder "auto" prefers among those whose weights are at hand. SAM 2.1 before the others:
-#: it saw the most pictures. Of its sizes tiny, the method's default, which costs a third of base+;
+#: it saw the most pictures. Of its sizes tiny, the method's default, which costs 0.4 times base+;
 #: who wants another one names it. LiteMedSAM last: it sees 256 pixels across instead of 1024.
 PREFERENCE = [
     "sam2.1_hiera_tiny",
