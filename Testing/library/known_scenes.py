@@ -55,7 +55,7 @@ def textured_body(
     contrast: float = 150.0,
 ) -> Scene:
     """HU: an ellipsoid of textured soft tissue in air of -1000 HU."""
-    inside, texture = soft_ellipsoid(center, radii), waves(seed)
+    inside, texture = soft_ellipsoid(center, radii), waves(seed, shortest=18.0, longest=50.0)
 
     def scene(points: np.ndarray) -> np.ndarray:
         share = inside(points)
