@@ -72,6 +72,9 @@ def register(
         ),
     ] = "auto",
     weights: Annotated[str | None, typer.Option(help="Weights file for the encoder.")] = None,
+    allow_unverified: Annotated[
+        bool, typer.Option("--allow-unverified", help="Take --weights of an unknown sha256.")
+    ] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     reduction: Annotated[
         Literal["dynamic", "static", "pca"] | None,
@@ -103,7 +106,12 @@ def register(
     """Register MOVING to FIXED and write transforms, warped image, result.json and report.html."""
     from .job import Job, run_job
 
-    feature_changes: dict[str, object] = {"encoder": encoder, "weights": weights, "cache": cache}
+    feature_changes: dict[str, object] = {
+        "encoder": encoder,
+        "weights": weights,
+        "allow_unverified": allow_unverified,
+        "cache": cache,
+    }
     changes: dict[str, object] = {
         "features": feature_changes,
         "device": device,

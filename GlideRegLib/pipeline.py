@@ -181,6 +181,7 @@ def _global_features(
             random_weights=settings.features.random_weights,
             seed=settings.seed,
             progress=progress,
+            allow_unverified=settings.features.allow_unverified,
         )
         plan = plan_slices(prepared.grid, encoder, settings.features)
         cache = FeatureCache(enabled=settings.features.cache)

@@ -29,7 +29,8 @@ class FeatureSettings:
     """Which features, and how they are made.
 
     ``use``: "both" (the method), "global" or "local". ``encoder``: a registered name, "auto", or
-    "none" (local only); ``weights`` an explicit file for it. ``cell_mm``: size of an encoder
+    "none" (local only); ``weights`` an explicit file for it, ``allow_unverified``
+    also when its sha256 is not an official one. ``cell_mm``: size of an encoder
     cell in plane; ``input_side``: side of the encoder's square input in pixels instead (the
     paper: 1024). ``slice_mm``: slices are averaged to at most this thickness before they are
     encoded. ``ct_windows``: HU range of each of the three color channels. MIND ``radius`` and
@@ -39,6 +40,7 @@ class FeatureSettings:
     use: str = "both"
     encoder: str = "auto"
     weights: str | None = None
+    allow_unverified: bool = False
     cell_mm: float = 6.0
     input_side: int | None = None
     slice_mm: float = 4.0

@@ -87,7 +87,7 @@ def encode_volume(
     slices = slices * _windows_scale(modality, settings)[0] + _windows_scale(modality, settings)[1]
     slices = slices.clamp_(0, 1)
     tissue = body.view(plan.pixels.size[2], -1).any(dim=1)
-    key = content_key("v1", encoder.name, encoder.weights_sha256 or "random", slices.half(), tissue)
+    key = content_key("v1", encoder.identity, slices.half(), tissue)
     cached = cache.get(key)
     if cached is not None:
         progress.update(share[1])

@@ -215,7 +215,7 @@ def _mismatch(path: Path, sha256: str, specs: Sequence[WeightsSpec]) -> str:
     damage = f" and it has {size} bytes instead of {spec.n_bytes}" if size != spec.n_bytes else ""
     return (
         f"{path} is not the official {spec.file_name}: its sha256 is {sha256}, expected "
-        f"{spec.sha256}{damage}; fetch it again ({spec.origin}), or allow unverified weights "
+        f"{spec.sha256}{damage}; fetch it again ({spec.origin}), or give --allow-unverified "
         "if you trust the file."
     )
 
