@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,14 +102,23 @@ def _coarse_body(array: np.ndarray, modality: str) -> np.ndarray:
         smooth = ndimage.gaussian_filter(array, 1.0)
         low, high = float(smooth.min()), float(np.percentile(smooth, 98))
         tissue = smooth > low + 0.08 * (high - low)
-    tissue = _largest_component(ndimage.binary_opening(tissue, iterations=2))
+    tissue = _largest_component(_beyond_border(ndimage.binary_opening, tissue, 2))
     if tissue.mean() < 0.02:
         return np.ones(array.shape, dtype=bool)
     if modality == "ct":
         tissue |= _enclosed_air(array, tissue)
     else:
-        tissue = ndimage.binary_closing(tissue, iterations=3) | tissue
+        tissue = _beyond_border(ndimage.binary_closing, tissue, 3)
     return np.stack([ndimage.binary_fill_holes(slice_) for slice_ in tissue])
+
+
+def _beyond_border(
+    operation: Callable[..., np.ndarray], mask: np.ndarray, iterations: int
+) -> np.ndarray:
+    """Opening or closing of a mask that goes on beyond the image: scipy takes nothing there, which
+    would wear off the body in the first and last slices."""
+    padded = operation(np.pad(mask, iterations, mode="edge"), iterations=iterations)
+    return padded[(slice(iterations, -iterations),) * 3]
 
 
 def _largest_component(mask: np.ndarray) -> np.ndarray:
@@ -122,7 +132,7 @@ def _largest_component(mask: np.ndarray) -> np.ndarray:
 
 def _enclosed_air(array: np.ndarray, tissue: np.ndarray) -> np.ndarray:
     """Air that is not around the patient: components off the border, and lung cut by a crop."""
-    labels, count = ndimage.label(ndimage.binary_opening(~tissue, iterations=1))
+    labels, count = ndimage.label(_beyond_border(ndimage.binary_opening, ~tissue, 1))
     if count == 0:
         return np.zeros_like(tissue)
     borders = np.concatenate(
