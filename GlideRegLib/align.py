@@ -51,7 +51,7 @@ def initial_alignment(
     for number, (name, matrix) in enumerate(starts.items()):
         progress.update(0.6 * number / len(starts))
         rigid = coarse.optimize(matrix, affine=False)
-        candidates.append((coarse.score(rigid), name, rigid))
+        candidates.append((coarse.score(rigid), f"{name}, rigid", rigid))
     _, name, matrix = max(candidates, key=lambda candidate: candidate[0])
     progress.update(0.6)
     fine = _Scorer(fixed, moving, masks, FINE_SPACING)
