@@ -172,6 +172,47 @@ def test_the_inverse_of_a_smooth_field_brings_every_node_back_within_a_hundredth
     assert direct.max() < 0.01
 
 
+@every_grid
+def test_points_are_brought_back_exactly_also_between_the_nodes(grid: Grid) -> None:
+    field = field_of(swirl(4.0), grid).with_zero_border()
+    points = inner_points(grid, -3.0)
+    back = field.inverse_points(field.transform_points(points))
+    np.testing.assert_allclose(back, points, atol=0.01)
+    assert np.linalg.norm(field.sample(points), axis=1).max() > 4
+
+
+@pytest.mark.parametrize("slope", [-0.85, 0.85, 3.0])
+def test_strong_compression_and_expansion_are_inverted_too(slope: float) -> None:
+    """Fixed-point iteration diverges where the slope of u exceeds 1."""
+    grid = centered_grid((41, 15, 13), (2.0, 4.0, 4.0))
+
+    def motion(p: np.ndarray) -> np.ndarray:
+        u = np.zeros_like(p)
+        u[:, 0] = slope * 8.0 * np.tanh(p[:, 0] / 8.0)  # du/dx = slope at the center
+        return u
+
+    field = field_of(motion, grid).with_zero_border()
+    assert float(field.inverse_residual(field.inverse()).max()) < 0.01
+    points = inner_points(grid, 0.0)
+    back = field.inverse_points(field.transform_points(points))
+    np.testing.assert_allclose(back, points, atol=0.02)
+
+
+def test_where_a_field_folds_some_points_do_not_come_back_and_nothing_breaks() -> None:
+    grid = GRIDS["plain"]
+    k = 2 * np.pi / 30
+
+    def motion(p: np.ndarray) -> np.ndarray:
+        return np.stack((-2 / k * np.sin(k * p[:, 0]), 0 * p[:, 0], 0 * p[:, 0]), axis=1)
+
+    fold = field_of(motion, grid)
+    assert torch.isfinite(fold.inverse().vectors).all()
+    points = inner_points(grid, 3.0)
+    back = fold.inverse_points(fold.transform_points(points))
+    assert np.isfinite(back).all()
+    assert np.linalg.norm(back - points, axis=1).max() > 1.0
+
+
 def test_the_residual_of_a_wrong_inverse_is_its_error_in_mm() -> None:
     grid = GRIDS["plain"]
     shift = field_of(lambda p: np.tile([3.0, 0.0, 4.0], (len(p), 1)), grid)
