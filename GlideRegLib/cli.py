@@ -303,7 +303,8 @@ def ablation(
 
     with LiveProgress(Console(stderr=True), _cancel_wish()) as progress:
         rows = run_ablation(list(pairs), data, encoder, preset, progress)
-    print_table(Console(), rows)
+    console = Console()
+    print_table(console if console.is_terminal else Console(width=130), rows)
     if json_file:
         _write_json(json_file, {"rows": rows})
 

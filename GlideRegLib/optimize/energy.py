@@ -16,6 +16,10 @@ from .warping import warp
 #: Largest diagonal entry of the squared graph Laplacian in 3-D (preconditioner).
 BILAPLACIAN_DIAGONAL = 42.0
 
+#: Share of the local energy by which a field that the global features guided must beat the one
+#: without them. Less is noise: on the phantom such differences do not predict the true error.
+MINIMUM_GAIN = 0.003
+
 
 @dataclass(frozen=True)
 class FeaturePair:

@@ -10,7 +10,7 @@ from ..features.pyramid import FeaturePyramid
 from ..progress import Progress
 from ..settings import ConvexSettings
 from .convex import convex_displacement
-from .energy import FeaturePair, energy
+from .energy import MINIMUM_GAIN, FeaturePair, energy
 from .warping import compose, resize_displacement, warp
 
 #: Bending weight of the comparison between two starts.
@@ -48,11 +48,12 @@ def initial_displacement(
     trust = pyramid.trust_at(pooling)[0]
     local = [pyramid.local(pooling)]
     energies = [sum(energy(local, u, _BENDING, trust)) for u in (plain, guided)]
-    if energies[1] <= energies[0]:
-        progress.message("The global features gave the start (lower local energy).")
-        return guided
-    progress.message("The local features alone gave the start (lower local energy).")
-    return plain
+    helped = energies[1] < (1 - MINIMUM_GAIN) * energies[0]
+    progress.message(
+        f"The start comes from {'global and local' if helped else 'local'} features "
+        f"(local energy {energies[1]:.4f} with global ones, {energies[0]:.4f} without)."
+    )
+    return guided if helped else plain
 
 
 def _chain(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from ..features.pyramid import FeaturePyramid
 from ..progress import Progress
 from ..settings import Level, RefineSettings
-from .energy import FeaturePair, laplacian
+from .energy import MINIMUM_GAIN, FeaturePair, energy, laplacian
 from .gauss_newton import GaussNewton
 from .warping import box_filter, resize_displacement, warp
 
 #: Mean step (voxels) under which a level is finished.
 _FINISHED = 0.01
+#: Local-only iterations after those that the global features guided.
+_POLISH = 4
 
 
 def refine(
@@ -36,9 +40,9 @@ def refine(
     for level, cost in zip(levels, work, strict=True):
         shape = pyramid.grid_at(level.pooling).shape
         displacement = resize_displacement(displacement, shape)
-        displacement = _gauss_newton_level(
-            pyramid, displacement, level, settings, progress, (done, cost / sum(work))
-        )
+        run = _guided_level if level.alpha > 0 and level.beta > 0 else _gauss_newton_level
+        share = (done, cost / sum(work))
+        displacement = run(pyramid, displacement, level, settings, progress, share)
         done += cost / sum(work)
     return displacement, levels[-1].pooling
 
@@ -57,6 +61,38 @@ def effective_levels(levels: tuple[Level, ...], use_global: bool, use_local: boo
     alpha = max(level.alpha for level in levels) or 0.15
     kept = [level for level in levels if level.pooling > 1] or list(levels)
     return [Level(v.pooling, v.iterations, alpha, 0.0, v.bending) for v in kept]
+
+
+def _guided_level(
+    pyramid: FeaturePyramid,
+    displacement: torch.Tensor,
+    level: Level,
+    settings: RefineSettings,
+    progress: Progress,
+    share: tuple[float, float],
+) -> torch.Tensor:
+    """A level with both feature sets, kept only where the local features agree.
+
+    The level runs twice: guided by the global features and then polished by the local ones alone,
+    and with the local ones from the beginning. The guided one must win by a clear margin of local
+    energy: what a foundation model sees helps in some pairs and misleads in others.
+    """
+    local = replace(level, alpha=0.0)
+    half = share[1] / 2
+    ends = (share[0], half), (share[0] + half, half)
+    guided = _gauss_newton_level(pyramid, displacement, level, settings, progress, ends[0])
+    polish = replace(local, iterations=_POLISH)
+    guided = _gauss_newton_level(pyramid, guided, polish, settings, progress, ends[0])
+    longer = replace(local, iterations=level.iterations + _POLISH)
+    plain = _gauss_newton_level(pyramid, displacement, longer, settings, progress, ends[1])
+    pair, trust = pyramid.local(level.pooling, level.beta), pyramid.trust_at(level.pooling)[0]
+    energies = [sum(energy([pair], u, level.bending, trust)) for u in (guided, plain)]
+    helped = energies[0] < (1 - MINIMUM_GAIN) * energies[1]
+    progress.message(
+        f"The global features {'helped' if helped else 'did not help'} the refinement "
+        f"(local energy {energies[0]:.4f} with them, {energies[1]:.4f} without)."
+    )
+    return guided if helped else plain
 
 
 def _gauss_newton_level(
