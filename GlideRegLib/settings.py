@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from .errors import SettingsError
 
@@ -96,6 +96,10 @@ class ReductionSettings:
         found += _range("batch", self.batch, 64, 1_000_000)
         found += _range("learning_rate", self.learning_rate, 1e-6, 1)
         found += _range("balance", self.balance, 0, 10)
+        for name in ("warm_up", "static_steps", "steps_per_update"):
+            found += _range(name, getattr(self, name), 0, 100_000)
+        for name in ("divergence_balanced", "reconstruction", "divergence"):
+            found += _range(name, getattr(self, name), 0, 1e9)
         return found
 
 
@@ -117,6 +121,9 @@ class ConvexSettings:
             found += _range("the search radius of a convex level", radius, 1, 8)
         if not self.local_levels or not self.global_levels:
             found.append("the convex stage needs at least one level for each feature set")
+        for coefficient in self.coefficients:
+            found += _range("a coupling coefficient", coefficient, 0, 1e6)
+        found += _range("consistency_steps", self.consistency_steps, 0, 1000)
         return found
 
 
@@ -164,6 +171,8 @@ class RefineSettings:
 
     def problems(self) -> list[str]:
         found = _choice("solver", self.solver, ("gauss-newton", "adam"))
+        if not self.levels:
+            found.append("the refinement needs at least one level")
         for level in self.levels:
             if level.pooling not in (1, 2, 4, 8):
                 found.append(f"a refinement level pools by 1, 2, 4 or 8, not {level.pooling}")
@@ -176,6 +185,9 @@ class RefineSettings:
         found += _range("repair_below", self.repair_below, 0, 0.5)
         found += _range("adam_iterations", self.adam_iterations, 1, 10000)
         found += _range("adam_learning_rate", self.adam_learning_rate, 1e-4, 10)
+        found += _range("adam_refresh", self.adam_refresh, 1, 10000)
+        for name in ("adam_alpha", "adam_beta", "adam_bending"):
+            found += _range(name, getattr(self, name), 0, 1e6)
         if self.adam_pooling not in (1, 2, 4):
             found.append(f"adam_pooling is 1, 2 or 4, not {self.adam_pooling}")
         return found
@@ -245,8 +257,24 @@ class Settings:
         found += _range("seed", self.seed, 0, 2**31 - 1)
         for part in (self.grid, self.features, self.reduction, self.convex, self.refine):
             found += part.problems()
+        found += self._weightless_levels()
         if found:
             raise SettingsError("These settings cannot be used: " + "; ".join(found) + ".")
+
+    def _weightless_levels(self) -> list[str]:
+        """Levels at which no feature set in use has a weight."""
+        if not self.uses_local:
+            return []  # the global features then carry every level
+        if self.refine.solver == "adam":
+            alpha, beta = self.refine.adam_alpha, self.refine.adam_beta
+            weights = {"adam": (alpha, beta)}
+        else:
+            weights = {f"level {v.pooling}": (v.alpha, v.beta) for v in self.refine.levels}
+        return [
+            f"{name} of the refinement weighs no feature that is in use"
+            for name, (alpha, beta) in weights.items()
+            if beta == 0 and (alpha == 0 or not self.uses_global)
+        ]
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
@@ -258,6 +286,8 @@ class Settings:
 
         Raises :class:`SettingsError` for unknown names and wrong types.
         """
+        if not isinstance(data, dict):
+            raise SettingsError(f"The settings must be an object with names, not {data!r}.")
         base = cls.preset(data.get("preset_name", "standard"))
         return _merge(base, data, "settings")
 
@@ -267,42 +297,62 @@ def with_changes(settings: Settings, **changes: dict | object) -> Settings:
     return _merge(settings, changes, "settings")
 
 
-def _merge(base: typing.Any, data: dict, where: str) -> typing.Any:
-    known = {f.name for f in fields(base)}
+def _merge(base: typing.Any, data: object, where: str) -> typing.Any:
+    """``base`` with the values that ``data`` names; ``where`` names the part in messages."""
+    if not isinstance(data, dict):
+        raise SettingsError(f"The {where} must be an object with names, not {data!r}.")
+    kinds = _kinds(type(base), data, where)
     values = {}
     for name, value in data.items():
-        if name not in known:
-            raise SettingsError(
-                f"'{name}' is not one of the {where}; known are {', '.join(sorted(known))}."
-            )
         old = getattr(base, name)
         if dataclasses.is_dataclass(old):
-            if not isinstance(value, dict):
-                raise SettingsError(f"'{name}' of the {where} must be an object with names.")
             values[name] = _merge(old, value, name)
-        elif name == "levels":
-            values[name] = tuple(v if isinstance(v, Level) else Level(**v) for v in value)
         else:
-            values[name] = _as_type_of(old, value, f"'{name}' of the {where}")
+            values[name] = _typed(kinds[name], value, f"'{name}' of the {where}")
     return replace(base, **values)
 
 
-def _as_type_of(old: object, value: object, where: str) -> object:
-    if isinstance(value, list):
-        value = _to_tuple(value)
-    if old is None or value is None:
-        return value
-    if isinstance(old, bool) != isinstance(value, bool):
-        raise SettingsError(f"{where} must be of type {type(old).__name__}, not {value!r}.")
-    if isinstance(old, float) and isinstance(value, int):
+def _kinds(cls: type, data: dict, where: str) -> dict[str, typing.Any]:
+    """The types of a dataclass's fields. Raises SettingsError when ``data`` names another one."""
+    kinds = typing.get_type_hints(cls)
+    for name in data:
+        if name not in kinds:
+            raise SettingsError(
+                f"'{name}' is not one of the {where}; known are {', '.join(sorted(kinds))}."
+            )
+    return kinds
+
+
+def _typed(kind: typing.Any, value: object, where: str) -> object:
+    """A value from JSON as the type that a field is declared with. Raises SettingsError."""
+    arguments = typing.get_args(kind)
+    if type(None) in arguments:
+        if value is None:
+            return None
+        kind = next(a for a in arguments if a is not type(None))
+    elif typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
+        each = (arguments[0],) * len(value) if arguments[-1] is ... else arguments
+        if len(each) != len(value):
+            raise SettingsError(f"{where} needs {len(each)} values each, not {value!r}.")
+        return tuple(_typed(k, v, where) for k, v in zip(each, value, strict=True))
+    if kind is Level and isinstance(value, dict):
+        kinds = _kinds(Level, value, where)
+        missing = [name for name in kinds if name not in value]
+        if missing:
+            raise SettingsError(f"{where} lacks {', '.join(missing)} in {value!r}.")
+        return Level(**{n: _typed(kinds[n], v, f"'{n}' of {where}") for n, v in value.items()})
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, type(old)):
-        raise SettingsError(f"{where} must be of type {type(old).__name__}, not {value!r}.")
+    fits = typing.get_origin(kind) is None and isinstance(value, kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise SettingsError(f"{where} must be of type {_name_of(kind)}, not {value!r}.")
     return value
 
 
-def _to_tuple(value: object) -> object:
-    return tuple(_to_tuple(v) for v in value) if isinstance(value, list) else value
+def _name_of(kind: typing.Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return f"list of {_name_of(typing.get_args(kind)[0])}"
+    return {str: "text", bool: "true or false", Level: "level"}.get(kind, kind.__name__)
 
 
 def _range(name: str, value: float, low: float, high: float) -> list[str]:
