@@ -66,14 +66,16 @@ def landmark_summary(before: np.ndarray, after: np.ndarray) -> dict:
 
 
 def label_summary(fixed: np.ndarray, unmoved: np.ndarray, warped: np.ndarray, grid: Grid) -> dict:
-    """``labels`` (per label, before and after) and ``mean_dice``; label maps (Z, Y, X) on
-    ``grid``: fixed, moving as it stands, moving warped."""
+    """``labels`` (per label, before and after) and ``mean_dice``, when the fixed map has labels;
+    label maps (Z, Y, X) on ``grid``: fixed, moving as it stands, moving warped."""
     before, after = (compare_labels(fixed, other, grid) for other in (unmoved, warped))
     names = sorted(set(before) | set(after), key=int)
-    return {
-        "labels": {name: {"before": before.get(name), "after": after.get(name)} for name in names},
-        "mean_dice": {"before": mean_dice(before), "after": mean_dice(after)},
+    summary: dict = {
+        "labels": {name: {"before": before.get(name), "after": after.get(name)} for name in names}
     }
+    if fixed.any():
+        summary["mean_dice"] = {"before": mean_dice(before), "after": mean_dice(after)}
+    return summary
 
 
 def compare_labels(first: np.ndarray, second: np.ndarray, grid: Grid) -> dict[str, dict]:
@@ -95,7 +97,7 @@ def compare_labels(first: np.ndarray, second: np.ndarray, grid: Grid) -> dict[st
 
 
 def mean_dice(labels: dict[str, dict]) -> float:
-    """Mean Dice over the labels that the fixed map has."""
+    """Mean Dice over the labels that the fixed map has (nan when it has none)."""
     values = [entry["dice"] for entry in labels.values() if entry["fixed_voxels"] > 0]
     return float(np.mean(values)) if values else float("nan")
 

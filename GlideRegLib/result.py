@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import uuid
@@ -222,9 +223,9 @@ class whole_folder:  # noqa: N801 - used as a function, like contextlib.suppress
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         try:
             if kind is None:
-                for file in sorted(self._partial.iterdir()):
-                    file.replace(self._target / file.name)
+                self._move()
         except OSError as failure:
+            kind = type(failure)
             raise OutputError(
                 f"The results cannot be moved into '{self._target}' ({failure.strerror})."
             ) from failure
@@ -236,6 +237,28 @@ class whole_folder:  # noqa: N801 - used as a function, like contextlib.suppress
             raise OutputError(
                 f"The results cannot be written to '{self._target}' ({first_sentence(error)})."
             ) from error
+
+    def _move(self) -> None:
+        """Moves all files to the target or none: what they replace is kept until the end."""
+        aside = self._partial / ".replaced"
+        files = sorted(self._partial.iterdir())
+        aside.mkdir()
+        placed: list[Path] = []
+        try:
+            for file in files:
+                target = self._target / file.name
+                if target.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, f"'{file.name}' is a folder there")
+                if target.exists():
+                    target.replace(aside / file.name)
+                file.replace(target)
+                placed.append(target)
+        except OSError:
+            for target in placed:
+                target.unlink()
+            for file in aside.iterdir():
+                file.replace(self._target / file.name)
+            raise
 
     def _remove_made(self) -> None:
         for folder in self._made:
