@@ -18,7 +18,7 @@ from .errors import InputError
 from .features.pyramid import FeaturePyramid
 from .features.reduction import ReducedFeatures
 from .field import DisplacementField, linear_matrix, read_transform
-from .optimize.initial import initial_displacement
+from .optimize.initial import initial_displacements
 from .optimize.refine import effective_levels, refine
 from .optimize.repair import repair_folds
 from .optimize.warping import resize_displacement
@@ -222,10 +222,10 @@ def _optimize(
     use_global, use_local = reduced is not None, settings.uses_local
     pyramid = FeaturePyramid(prepared, trust, settings.features, reduced, progress.check)
     with progress.stage("convex"):
-        start = initial_displacement(pyramid, settings.convex, use_global, use_local, progress)
+        starts = initial_displacements(pyramid, settings.convex, use_global, use_local, progress)
     with progress.stage("refine"):
         displacement, pooling = refine(
-            pyramid, start, settings.refine, use_global, use_local, progress
+            pyramid, starts, settings.refine, use_global, use_local, progress
         )
         # Half the working resolution is kept: a smooth field loses nothing that can be measured
         # (README), and the files are eight times smaller.

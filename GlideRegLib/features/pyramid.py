@@ -34,6 +34,7 @@ class FeaturePyramid:
         self.reduced = reduced
         self._images = (prepared.fixed, prepared.moving)
         self._trust = trust
+        self._tissue = prepared.fixed_mask.float() * trust[0]
         self._settings = settings
         self._check = check
         self._base: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -53,6 +54,10 @@ class FeaturePyramid:
         """Fixed and moving weights (Z, Y, X) of the pooled grid, 0 to 1."""
         fixed, moving = (pool(t[None], pooling)[0] for t in self._trust)
         return fixed, moving
+
+    def tissue_at(self, pooling: int) -> torch.Tensor:
+        """Share of trusted fixed tissue (Z, Y, X) in each voxel of the pooled grid, 0 to 1."""
+        return pool(self._tissue[None], pooling)[0]
 
     def local(self, pooling: int, weight: float = 1.0) -> FeaturePair:
         """MIND-SSC (12, Z, Y, X) of both images on the pooled grid."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -10,50 +11,49 @@ from ..features.pyramid import FeaturePyramid
 from ..progress import Progress
 from ..settings import ConvexSettings
 from .convex import convex_displacement
-from .energy import MINIMUM_GAIN, FeaturePair, energy
+from .energy import FeaturePair
 from .warping import compose, resize_displacement, warp
 
-#: Bending weight of the comparison between two starts.
-_BENDING = 0.4
+
+@dataclass(frozen=True)
+class Starts:
+    """Displacements (3, Z, Y, X) to start from, in voxels of their own level's grid: ``local`` by
+    the local features alone, ``guided`` by the global ones first. None: not in use."""
+
+    local: torch.Tensor | None
+    guided: torch.Tensor | None
+
+    @property
+    def best_informed(self) -> torch.Tensor:
+        """The guided start where there is one: the paper's way."""
+        return self.local if self.guided is None else self.guided
 
 
-def initial_displacement(
+def initial_displacements(
     pyramid: FeaturePyramid,
     settings: ConvexSettings,
     use_global: bool,
     use_local: bool,
     progress: Progress,
-) -> torch.Tensor:
+) -> Starts:
     """Global convex, then local convex on the moving features warped by it, composed.
 
     The local stage estimates what the global one left over: a fixed point goes through the field
-    found last first. When both feature sets are in use, the local stage is also run from zero and
-    the start with the lower local energy is kept: where the global features mislead, they lose.
-    Returns (3, Z, Y, X) in voxels of the last local (or global) level's grid.
+    found last first. When both feature sets are in use, the local stage is also run from zero: the
+    refinement decides between the two starts.
     """
     if settings.literal_composition and use_global and use_local:
-        return _literal(pyramid, settings, progress)
-    found = None
+        return Starts(None, _literal(pyramid, settings, progress))
+    found, local = None, None
     if use_global:
         found = _chain(pyramid.global_, pyramid, settings, settings.global_levels, None, progress)
         progress.update(0.3)
-    if not use_local:
-        return found
-    plain = _chain(pyramid.local, pyramid, settings, settings.local_levels, None, progress)
-    progress.update(0.65)
-    if found is None:
-        return plain
-    guided = _chain(pyramid.local, pyramid, settings, settings.local_levels, found, progress)
-    pooling = settings.local_levels[-1][0]
-    trust = pyramid.trust_at(pooling)[0]
-    local = [pyramid.local(pooling)]
-    energies = [sum(energy(local, u, _BENDING, trust)) for u in (plain, guided)]
-    helped = energies[1] < (1 - MINIMUM_GAIN) * energies[0]
-    progress.message(
-        f"The start comes from {'global and local' if helped else 'local'} features "
-        f"(local energy {energies[1]:.4f} with global ones, {energies[0]:.4f} without)."
-    )
-    return guided if helped else plain
+    if use_local:
+        local = _chain(pyramid.local, pyramid, settings, settings.local_levels, None, progress)
+        progress.update(0.65)
+        if found is not None:
+            found = _chain(pyramid.local, pyramid, settings, settings.local_levels, found, progress)
+    return Starts(local, found)
 
 
 def _chain(

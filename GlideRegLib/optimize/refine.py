@@ -11,6 +11,7 @@ from ..progress import Progress
 from ..settings import Level, RefineSettings
 from .energy import MINIMUM_GAIN, FeaturePair, energy, laplacian
 from .gauss_newton import GaussNewton
+from .initial import Starts
 from .warping import box_filter, resize_displacement, warp
 
 #: Mean step (voxels) under which a level is finished.
@@ -21,29 +22,34 @@ _POLISH = 4
 
 def refine(
     pyramid: FeaturePyramid,
-    displacement: torch.Tensor,
+    starts: Starts,
     settings: RefineSettings,
     use_global: bool,
     use_local: bool,
     progress: Progress,
 ) -> tuple[torch.Tensor, int]:
-    """Refines a displacement (3, Z, Y, X) in voxels of its own grid.
+    """Refines the start (or the better of two), level by level.
 
-    Returns the displacement in voxels of the last level's grid, and that level's pooling factor.
+    Returns the displacement (3, Z, Y, X) in voxels of the last level's grid, and that level's
+    pooling factor.
     """
     if settings.solver == "adam":
-        result = _adam(pyramid, displacement, settings, use_global, use_local, progress)
+        start = starts.best_informed
+        result = _adam(pyramid, start, settings, use_global, use_local, progress)
         return result, settings.adam_pooling
     levels = effective_levels(settings.levels, use_global, use_local)
     work = [level.iterations / level.pooling**3 for level in levels]
-    done = 0.0
-    for level, cost in zip(levels, work, strict=True):
-        shape = pyramid.grid_at(level.pooling).shape
-        displacement = resize_displacement(displacement, shape)
-        run = _guided_level if level.alpha > 0 and level.beta > 0 else _gauss_newton_level
-        share = (done, cost / sum(work))
-        displacement = run(pyramid, displacement, level, settings, progress, share)
-        done += cost / sum(work)
+    shares = [cost / max(sum(work), 1e-9) for cost in work]
+    done = shares[0]
+    if starts.local is not None and starts.guided is not None:
+        displacement = _better_of_two(pyramid, starts, levels[0], settings, progress, done)
+    else:
+        displacement = _level(
+            pyramid, starts.best_informed, levels[0], settings, progress, (0.0, done)
+        )
+    for level, share in zip(levels[1:], shares[1:], strict=True):
+        displacement = _level(pyramid, displacement, level, settings, progress, (done, share))
+        done += share
     return displacement, levels[-1].pooling
 
 
@@ -63,39 +69,50 @@ def effective_levels(levels: tuple[Level, ...], use_global: bool, use_local: boo
     return [Level(v.pooling, v.iterations, alpha, 0.0, v.bending) for v in kept]
 
 
-def _guided_level(
+def _better_of_two(
     pyramid: FeaturePyramid,
-    displacement: torch.Tensor,
+    starts: Starts,
     level: Level,
     settings: RefineSettings,
     progress: Progress,
-    share: tuple[float, float],
+    share: float,
 ) -> torch.Tensor:
-    """A level with both feature sets, kept only where the local features agree.
+    """The first level from both starts; the global features must earn their place.
 
-    The level runs twice: guided by the global features and then polished by the local ones alone,
-    and with the local ones from the beginning. The guided one must win by a clear margin of local
-    energy: what a foundation model sees helps in some pairs and misleads in others.
+    One chain is guided by the global features from the start on and then polished by the local
+    ones; the other never sees them. The guided one is kept when it beats the other by a clear
+    margin of local energy: what a foundation model sees helps in some pairs, misleads in others.
     """
     local = replace(level, alpha=0.0)
-    half = share[1] / 2
-    ends = (share[0], half), (share[0] + half, half)
-    guided = _gauss_newton_level(pyramid, displacement, level, settings, progress, ends[0])
+    first, second = (0.0, share / 2), (share / 2, share / 2)
+    guided = _level(pyramid, starts.guided, level, settings, progress, first)
     polish = replace(local, iterations=_POLISH)
-    guided = _gauss_newton_level(pyramid, guided, polish, settings, progress, ends[0])
-    longer = replace(local, iterations=level.iterations + _POLISH)
-    plain = _gauss_newton_level(pyramid, displacement, longer, settings, progress, ends[1])
-    pair, trust = pyramid.local(level.pooling, level.beta), pyramid.trust_at(level.pooling)[0]
-    energies = [sum(energy([pair], u, level.bending, trust)) for u in (guided, plain)]
+    guided = _level(pyramid, guided, polish, settings, progress, first)
+    plain = _level(pyramid, starts.local, local, settings, progress, second)
+    energies = [_local_energy(pyramid, u, level) for u in (guided, plain)]
     helped = energies[0] < (1 - MINIMUM_GAIN) * energies[1]
     progress.message(
-        f"The global features {'helped' if helped else 'did not help'} the refinement "
+        f"The global features {'helped' if helped else 'did not help'} "
         f"(local energy {energies[0]:.4f} with them, {energies[1]:.4f} without)."
     )
     return guided if helped else plain
 
 
-def _gauss_newton_level(
+def _local_energy(pyramid: FeaturePyramid, displacement: torch.Tensor, level: Level) -> float:
+    """Mean local energy over the tissue that stays inside the moving image.
+
+    What leaves the field of view counts neither for nor against: there is nothing to compare.
+    """
+    seen = warp(pyramid.trust_at(level.pooling)[1][None], displacement)[0]
+    weight = pyramid.tissue_at(level.pooling) * seen
+    weight = weight / weight.mean().clamp_min(1e-6)
+    data, bending = energy(
+        [pyramid.local(level.pooling, level.beta)], displacement, level.bending, weight
+    )
+    return data + bending
+
+
+def _level(
     pyramid: FeaturePyramid,
     displacement: torch.Tensor,
     level: Level,
@@ -103,6 +120,8 @@ def _gauss_newton_level(
     progress: Progress,
     share: tuple[float, float],
 ) -> torch.Tensor:
+    """Gauss-Newton on one level's grid; ``share`` is (begin, length) of the stage's progress."""
+    displacement = resize_displacement(displacement, pyramid.grid_at(level.pooling).shape)
     pairs = _pairs(pyramid, level.pooling, level.alpha, level.beta)
     trust = pyramid.trust_at(level.pooling)
     solver = GaussNewton(

@@ -10,6 +10,7 @@ from known_scenes import waves
 from GlideRegLib.errors import Cancelled
 from GlideRegLib.geometry import Grid, index_tensor
 from GlideRegLib.optimize.energy import FeaturePair, energy, laplacian
+from GlideRegLib.optimize.initial import Starts
 from GlideRegLib.optimize.refine import effective_levels, refine
 from GlideRegLib.optimize.warping import pool, resize_displacement
 from GlideRegLib.progress import Progress
@@ -70,8 +71,8 @@ def adam(**changes: object) -> RefineSettings:
     return RefineSettings(**values)
 
 
-def start() -> torch.Tensor:
-    return torch.zeros(3, 8, 8, 8)
+def start() -> Starts:
+    return Starts(torch.zeros(3, 8, 8, 8), None)
 
 
 def test_adam_finds_a_known_deformation_at_half_resolution(pair: tuple) -> None:
@@ -100,7 +101,7 @@ def test_adam_starts_from_the_displacement_that_it_is_given(pair: tuple) -> None
     given = resize_displacement(known_deformation(), (8, 8, 8))
     found, _ = refine(
         Features(pair),
-        given,
+        Starts(given, None),
         adam(adam_iterations=1, adam_learning_rate=1e-4),
         False,
         True,

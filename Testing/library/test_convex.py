@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from scipy import ndimage
 
 from GlideRegLib.errors import Cancelled
+from GlideRegLib.geometry import Grid
 from GlideRegLib.optimize.convex import (
     COEFFICIENTS,
     TIE_BREAK,
@@ -18,10 +20,11 @@ from GlideRegLib.optimize.convex import (
 )
 from GlideRegLib.optimize.cost_volume import cost_volume, displacement_mesh
 from GlideRegLib.optimize.energy import FeaturePair
-from GlideRegLib.optimize.initial import initial_displacement
+from GlideRegLib.optimize.initial import initial_displacements
+from GlideRegLib.optimize.refine import refine
 from GlideRegLib.optimize.warping import box_filter, compose, pool, resize_displacement, warp
 from GlideRegLib.progress import Progress
-from GlideRegLib.settings import ConvexSettings
+from GlideRegLib.settings import ConvexSettings, Level, RefineSettings
 
 SHAPE = (4, 5, 6)
 
@@ -218,12 +221,20 @@ class Features:
 
     def __init__(self, local: tuple, global_: tuple | None = None) -> None:
         self._local, self._global = local, global_ or local
+        self.reduced = SimpleNamespace(learns=False)
 
     def local(self, pooling: int, weight: float = 1.0) -> FeaturePair:
         return FeaturePair(*(pool(v, pooling) for v in self._local), weight)
 
     def global_(self, pooling: int, weight: float = 1.0) -> FeaturePair:
         return FeaturePair(*(pool(v, pooling) for v in self._global), weight)
+
+    def grid_at(self, pooling: int) -> Grid:
+        depth, height, width = (n // pooling for n in self._local[0].shape[1:])
+        return Grid((width, height, depth), (1.0,) * 3, (0.0,) * 3)
+
+    def tissue_at(self, pooling: int) -> torch.Tensor:
+        return self.trust_at(pooling)[0]
 
     def trust_at(self, pooling: int) -> tuple[torch.Tensor, torch.Tensor]:
         shape = tuple(n // pooling for n in self._local[0].shape[1:])
@@ -258,7 +269,8 @@ def test_levels_from_coarse_to_fine_add_up_to_the_whole_shift(use_global: bool) 
     """The finer level sees the moving features warped by the coarser, and is composed with it."""
     shift = (9, -6, 3)
     features = Features(moved_pair(shift, 1))
-    found = initial_displacement(features, SETTINGS, use_global, True, Progress())
+    starts = initial_displacements(features, SETTINGS, use_global, True, Progress())
+    found = starts.best_informed
     assert found.shape == (3, 24, 24, 24)
     np.testing.assert_allclose(center_of(found), shift, atol=0.6)
 
@@ -270,7 +282,7 @@ def test_the_printed_composition_counts_the_motion_twice() -> None:
     literal = ConvexSettings(
         global_levels=((4, 3),), local_levels=((4, 3),), literal_composition=True
     )
-    found = initial_displacement(features, literal, True, True, Progress())
+    found = initial_displacements(features, literal, True, True, Progress()).best_informed
     np.testing.assert_allclose(center_of(found), (16, 0, 0), atol=1.2)
 
 
@@ -279,12 +291,29 @@ def test_global_features_that_mislead_lose_against_the_local_ones() -> None:
     misleading = moved_pair((-8, 8, 8), 7)
     progress = Progress()
     features = Features(moved_pair(shift, 1), misleading)
-    found = initial_displacement(features, SETTINGS, True, True, progress)
+    starts = initial_displacements(features, SETTINGS, True, True, progress)
+    np.testing.assert_allclose(center_of(starts.local), shift, atol=0.6)
+    settings = RefineSettings(levels=(Level(2, 4, 0.5, 1.0, 0.4),))
+    found, _ = refine(features, starts, settings, True, True, progress)
     np.testing.assert_allclose(center_of(found), shift, atol=0.6)
-    assert "local features alone" in progress.messages[-1][1]
+    assert "did not help" in progress.messages[-1][1]
+
+
+def test_global_features_that_see_further_give_the_start() -> None:
+    """The motion is beyond the reach of the local search, but not of the global one."""
+    shift = (10, -10, 10)
+    pair, progress = moved_pair(shift, 1), Progress()
+    near = ConvexSettings(global_levels=((4, 4),), local_levels=((2, 2),))
+    features = Features(pair, pair)
+    starts = initial_displacements(features, near, True, True, progress)
+    settings = RefineSettings(levels=(Level(2, 4, 0.5, 1.0, 0.4),))
+    found, _ = refine(features, starts, settings, True, True, progress)
+    np.testing.assert_allclose(center_of(found), shift, atol=0.8)
+    assert "features helped" in progress.messages[-1][1]
 
 
 def test_global_features_alone_give_the_start_when_local_ones_are_switched_off() -> None:
     features = Features(moved_pair((0, 0, 0), 3), moved_pair((8, -4, 0), 1))
-    found = initial_displacement(features, SETTINGS, True, False, Progress())
-    np.testing.assert_allclose(center_of(found), (8, -4, 0), atol=1.0)
+    starts = initial_displacements(features, SETTINGS, True, False, Progress())
+    assert starts.local is None
+    np.testing.assert_allclose(center_of(starts.guided), (8, -4, 0), atol=1.0)
