@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import base64
-import json
-from importlib import resources
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..result import NOTICE, Result
 from ..volume import Volume
+
+if TYPE_CHECKING:
+    from .views import Scene
+
+#: Pixels of a picture per pixel of the page: sharp on fine screens and in print.
+_PIXELS = 1.5
+#: Height of a row of pictures on paper: two fit on a page of A4 with their explanation.
+_PRINT_MM = 97
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of the page: its data URI, and its width on the screen (pixels) and on paper."""
+
+    uri: str
+    width: int
+    print_mm: int
 
 
 def build_report(
@@ -22,87 +40,76 @@ def build_report(
 ) -> str:
     """The page as HTML text; it loads nothing from anywhere and names no file and no patient.
 
-    ``errors`` are landmark errors (N,) in mm, "before" and "after"; numbers come from
-    ``result.report``. ``labels`` (fixed, moving) choose the point through which planes are cut.
+    Numbers come from ``result.report``. ``warped`` is the moving image on the fixed grid (sampled
+    here when it is not given), ``errors`` landmark errors (N,) in mm "before" and "after", and
+    ``labels`` the label maps (fixed, moving) whose outlines are drawn.
     """
     import jinja2
 
-    warped = warped or result.warp(moving)
-    pictures = _pictures(result, fixed, moving, warped, errors, labels)
-    template = resources.files(__package__).joinpath("template.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    report = result.report
-    return environment.from_string(template).render(
+    from .content import page_content
+    from .planes import tilt_degrees
+    from .views import build_scene
+
+    scene = build_scene(result, fixed, moving, warped, labels)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("GlideRegLib.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    x, y, z = scene.point
+    return environment.get_template("template.html.j2").render(
         notice=NOTICE,
-        report=report,
-        quality=report.get("quality", {}),
-        pictures={
-            name: "data:image/png;base64," + base64.b64encode(data).decode()
-            for name, data in pictures.items()
-        },
-        provenance=json.dumps(report.get("provenance", {}), indent=2),
+        pictures=_pictures(result, scene, errors, labels is not None),
+        window=_window_text(result.modality, scene.window),
+        point=f"{x:.1f}, {y:.1f}, {z:.1f}",
+        overlap=scene.overlap,
+        tilt=round(tilt_degrees(result.fixed_grid)),
+        partial=not all(v.inside_before.all() and v.inside_after.all() for v in scene.views),
+        folds_shown=any((view.jacobian <= 0).any() for view in scene.views),
+        **page_content(result.report),
     )
 
 
 def _pictures(
-    result: Result,
-    fixed: Volume,
-    moving: Volume,
-    warped: Volume,
-    errors: dict[str, np.ndarray] | None,
-    labels: tuple[Volume, Volume] | None,
-) -> dict[str, bytes]:
-    """PNG bytes by name: compare, field and, with landmarks, landmarks."""
-    from . import figures
-    from .planes import PLANES, display_window, nearest_axes, plane_through
+    result: Result, scene: Scene, errors: dict[str, np.ndarray] | None, outlines: bool
+) -> dict[str, list[Picture]]:
+    """Rows of pictures by name: overlay, difference, field, jacobian; outlines and landmarks when
+    there are some."""
+    from . import charts, figures
+    from .views import jacobian_samples
 
-    grid = result.fixed_grid
-    low, high = display_window(fixed.array, result.body, result.modality)
-
-    def scale(array: np.ndarray) -> np.ndarray:
-        return np.clip((array.astype(np.float32) - low) / (high - low), 0, 1)
-
-    unmoved = moving.resampled(grid, background=result.background)
-    point = _point_of_interest(result, labels)
-    planes = [plane_through(grid, name, point) for name in PLANES]
-    cuts = [tuple(scale(plane.cut(v.array)) for v in (fixed, unmoved, warped)) for plane in planes]
-    axes = nearest_axes(grid)
-    columns = [axes[0], axes[0], axes[1]]
-    spacings = [grid.spacing[axis] for axis in columns]
-    found = {"compare": figures.compare_figure(planes, cuts, spacings)}
-    jacobian = result.jacobian().array
-    # Where each fixed point came from before the initial alignment, along the patient's axes.
-    positions = result.field.sample_grid(grid).numpy() + _positions(result)
-    in_plane = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}
-    found["field"] = figures.field_figure(
-        planes,
-        [cut[2] for cut in cuts],
-        [tuple(plane.cut(positions[k]) for k in in_plane[plane.name]) for plane in planes],
-        [plane.cut(jacobian) for plane in planes],
-    )
-    if errors is not None:
-        found["landmarks"] = figures.landmark_figure(errors["before"], errors["after"])
-    return found
+    found = {
+        "overlay": figures.overlay_figure(scene),
+        "difference": figures.difference_figure(scene),
+        "field": figures.field_figure(scene),
+        "jacobian": [charts.jacobian_chart(jacobian_samples(result))],
+    }
+    if outlines:
+        found["outlines"] = figures.outline_figure(scene)
+    if errors is not None and len(errors["after"]):
+        before, after = (np.asarray(errors[name], dtype=float) for name in ("before", "after"))
+        found["landmarks"] = [charts.landmark_chart(before, after)]
+    return {name: _embed(rows) for name, rows in found.items()}
 
 
-def _positions(result: Result) -> np.ndarray:
-    """LPS mm of every voxel of the fixed grid: float32 (3, Z, Y, X)."""
-    grid = result.fixed_grid
-    offset = np.asarray(grid.origin, dtype=np.float32).reshape(3, 1, 1, 1)
-    return grid.voxels_to_mm(grid.index_tensor()).numpy() + offset
+def _embed(rows: list[bytes]) -> list[Picture]:
+    """The rows of one figure, equally wide; on paper the first one is at most _PRINT_MM high."""
+    from PIL import Image
+
+    pictures = []
+    for data in rows:
+        with Image.open(io.BytesIO(data)) as image:
+            width, kind = image.width, image.format.lower()
+            print_mm = pictures[0].print_mm if pictures else int(_PRINT_MM * width / image.height)
+        uri = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+        pictures.append(Picture(uri, round(width / _PIXELS), print_mm))
+    return pictures
 
 
-def _point_of_interest(result: Result, labels: tuple[Volume, Volume] | None) -> np.ndarray:
-    """An LPS point (3,) to cut through: the middle of the labels, else of the body, a little to
-    the patient's right, where a lung or the liver is."""
-    mask = result.body
-    if labels is not None and labels[0].array.shape == mask.shape:
-        mask = labels[0].array > 0
-    index = np.argwhere(mask)
-    if len(index) == 0:
-        return result.fixed_grid.center
-    low, high = result.fixed_grid.to_physical(
-        np.stack([index.min(axis=0), index.max(axis=0)])[:, ::-1].astype(float)
-    )
-    left = abs(high[0] - low[0])
-    return (low + high) / 2 - np.array([0.18 * left, 0.0, 0.0])
+def _window_text(modality: str, window: tuple[float, float]) -> str:
+    low, high = window
+    if modality != "ct":
+        return "1st to 99.5th percentile of the body, each image by its own"
+    return f"{low:.0f} to {high:.0f} HU (level {(low + high) / 2:.0f}, width {high - low:.0f})"
