@@ -102,7 +102,8 @@ def _coarse_body(array: np.ndarray, modality: str) -> np.ndarray:
         smooth = ndimage.gaussian_filter(array, 1.0)
         low, high = float(smooth.min()), float(np.percentile(smooth, 98))
         tissue = smooth > low + 0.08 * (high - low)
-    tissue = _largest_component(_beyond_border(ndimage.binary_opening, tissue, 2))
+    # Enough to cut off the table, and no more: a thin chest wall would be cut through as well.
+    tissue = _largest_component(_beyond_border(ndimage.binary_opening, tissue, 1))
     if tissue.mean() < 0.02:
         return np.ones(array.shape, dtype=bool)
     if modality == "ct":
