@@ -97,6 +97,15 @@ def test_more_adam_iterations_lower_the_energy_that_is_written_down(pair: tuple)
     assert energies[0] > 2 * energies[1] > 2 * energies[2]
 
 
+def test_a_larger_bending_weight_gives_a_smoother_field(pair: tuple) -> None:
+    roughness = []
+    for bending in (0.0, 1.25, 100.0):
+        chosen = adam(adam_iterations=40, adam_bending=bending)
+        u, _ = refine(Features(pair), start(), chosen, False, True, Progress())
+        roughness.append(float(laplacian(u).square().mean()))
+    assert roughness[0] > 1.02 * roughness[1] > 2 * roughness[2]
+
+
 def test_adam_starts_from_the_displacement_that_it_is_given(pair: tuple) -> None:
     given = resize_displacement(known_deformation(), (8, 8, 8))
     found, _ = refine(

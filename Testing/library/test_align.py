@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from known_scenes import Moved, Scene, centered_grid, draw, rotation, shifted, waves
 
-from GlideRegLib.align import _is_plausible, _Scorer, initial_alignment
+from GlideRegLib.align import _is_plausible, _Scorer, _starts, initial_alignment
 from GlideRegLib.errors import Cancelled
 from GlideRegLib.geometry import Grid, transform_points
 from GlideRegLib.prepare import body_mask, normalize_intensity
@@ -163,6 +163,23 @@ def test_the_score_is_highest_at_the_truth() -> None:
     scores = [scorer.score(shift_by(x, 0.0, 0.0)) for x in (-12.0, 0.0, 6.0, 12.0, 18.0, 24.0)]
     assert int(np.argmax(scores)) == 3
     assert scorer.score(shift_by(500.0, 0.0, 0.0)) == 0.0
+
+
+def test_the_starts_bring_centers_onto_centers() -> None:
+    """Images, bodies and lungs, each with its own offset between fixed and moving."""
+    fixed = draw(thorax(), GRID)
+    shift = np.array((14.0, -6.0, 11.0))
+    moving = draw(
+        shifted(thorax(), shift), centered_grid((60, 52, 50), (4, 4, 4), center=(9, 3, 5))
+    )
+    masks = tuple(body_mask(v, "ct") for v in (fixed, moving))
+    starts = _starts(fixed, moving, masks, "ct")
+    np.testing.assert_array_equal(starts["as is"], np.eye(4))
+    np.testing.assert_allclose(starts["image centers"][:3, 3], (9, 3, 5), atol=1e-9)
+    # the body is cut at the ends of the images along z: only its x and y follow the shift
+    np.testing.assert_allclose(starts["body centroids"][:2, 3], shift[:2], atol=1.0)
+    np.testing.assert_allclose(starts["lung centroids"][:3, 3], shift, atol=1.5)
+    assert "lung centroids" not in _starts(fixed, moving, masks, "mr")
 
 
 def test_mirrors_and_wild_scales_are_not_plausible() -> None:

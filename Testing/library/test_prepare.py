@@ -157,6 +157,21 @@ def test_lungs_that_a_crop_cut_open_stay_inside_the_body(side: str) -> None:
     assert dice(mask, torso_on(grid)) > 0.95
 
 
+@pytest.mark.parametrize("spacing", [(2.5, 2.5, 3.0), (1.2, 1.2, 5.0)])
+def test_a_chest_wall_of_a_centimeter_keeps_the_lungs_in(spacing: tuple) -> None:
+    """Cut through, it would let the air around the patient into the lungs."""
+    big = tuple((center, (22.0, 30.0, 55.0)) for center, _ in LUNGS)
+    grid = centered_grid(tuple(int(180 / s) for s in spacing), spacing)
+    volume = draw(thorax(), grid)
+    lungs = np.zeros(grid.voxel_count, bool)
+    for lung in big:
+        lungs |= inside(lung, voxel_centers(grid))
+    volume.array[lungs.reshape(grid.shape)] = -820.0
+    mask = body_mask(volume, "ct")
+    assert mask[lungs.reshape(grid.shape)].mean() > 0.99
+    assert dice(mask, torso_on(grid)) > 0.97
+
+
 def test_a_fine_image_has_the_same_body_as_a_coarse_one() -> None:
     """It is looked at in steps; sizes that the steps do not divide are no special case."""
     grid = centered_grid((197, 149, 11), (0.8, 0.9, 5.0))

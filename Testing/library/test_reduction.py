@@ -94,8 +94,10 @@ every_variant = pytest.mark.parametrize(
 
 
 def test_pca_latents_have_unit_variance_and_are_uncorrelated() -> None:
-    rows = foreground_rows(reduced("pca"))
+    features = reduced("pca")
+    rows = foreground_rows(features)
     assert rows.shape[1] == 12
+    np.testing.assert_allclose(features.latent_deviation().numpy(), 1, atol=0.01)  # before, too
     np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(np.cov(rows.T), np.eye(12), atol=0.01)
 
