@@ -112,7 +112,8 @@ def field_figure(scene: Scene) -> list[bytes]:
     for column, view in enumerate(scene.views):
         name = view.plane.name.capitalize()
         axes = sheet.cell(0, column, f"{name}, grid of {spacing:g} mm")
-        sheet.show(axes, column, _gray(0.8 * view.after))
+        warped = _without_data(_gray(0.8 * view.after), view.fixed, view.inside_after)
+        sheet.show(axes, column, warped)
         _draw_bent_grid(axes, view, spacing)
         axes = sheet.cell(1, column, f"{name}, Jacobian", void=VOID)
         sheet.show(axes, column, jacobian_colors(view, colors), smooth=False)

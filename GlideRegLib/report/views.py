@@ -254,14 +254,17 @@ def _coarse_samples(result: Result, fixed: Volume, moving: Volume) -> _Coarse:
 def _point(
     coarse: _Coarse, window: tuple[float, float], moving_window: tuple[float, float]
 ) -> np.ndarray:
-    """The LPS point (3,) to cut through: per axis the slice of the body's inner part in which the
-    images differed most before; the middle of the body where they did not overlap at all."""
+    """The LPS point (3,) to cut through: per axis the slice in which the images differed most
+    before, in the inner part of what both show of the body; its middle where nothing differed or
+    they did not overlap before."""
     difference = np.abs(_scale(coarse.fixed, window) - _scale(coarse.before, moving_window))
-    difference = np.where(coarse.body & coarse.inside_before, difference, 0)
+    shown = coarse.body & coarse.inside_after
+    shown = shown if shown.any() else coarse.body
+    difference = np.where(shown & coarse.inside_before, difference, 0)
     nearest = []
     for axis in range(3):
         others = tuple(k for k in range(3) if k != axis)
-        hit = np.flatnonzero(coarse.body.any(axis=others))
+        hit = np.flatnonzero(shown.any(axis=others))
         low, high = _inner(int(hit[0]), int(hit[-1]))
         profile = ndimage.gaussian_filter1d(difference.sum(axis=others), 1.0)[low : high + 1]
         flat = np.ptp(profile) < 1e-6

@@ -376,7 +376,8 @@ def test_fields_of_view_may_differ(grid: Grid) -> None:
     result = shifted_result(grid, (0.0, 0.0, 0.0))
     scene = build_scene(result, image_on(grid), image_on(small))
     for view in scene.views:
-        assert 0 < view.inside_after.mean() < 0.6
+        # The planes go through what the moving image shows.
+        assert 0.05 < view.inside_after.mean() < 0.6
     assert scene.overlap
     html = build_report(result, image_on(grid), image_on(small))
     assert "the moving image has no data there" in html

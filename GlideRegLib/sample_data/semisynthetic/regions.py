@@ -39,7 +39,7 @@ class Regions:
         body = np.pad(body, ((0, 0), (1, 1), (1, 1)))
         depth = ndimage.distance_transform_edt(body, sampling=spacing)[40:-40, 1:-1, 1:-1]
         away = ndimage.distance_transform_edt(~self.spine, sampling=spacing)
-        coarse = _smooth_step((depth - 6) / 26) * _smooth_step((away - 2) / 28)
+        coarse = _smooth_step((depth - 9) / 26) * _smooth_step((away - 2) / 28)
         values = self.sample(coarse.astype(np.float32), grid)
         return ndimage.gaussian_filter(values, 1.2)
 
