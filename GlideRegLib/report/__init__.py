@@ -67,6 +67,7 @@ def build_report(
         overlap=scene.overlap,
         tilt=round(tilt_degrees(result.fixed_grid)),
         partial=not all(v.inside_before.all() and v.inside_after.all() for v in scene.views),
+        worse_landmarks=_worse(errors),
         folds_shown=any((view.jacobian <= 0).any() for view in scene.views),
         **page_content(result.report),
     )
@@ -92,6 +93,13 @@ def _pictures(
         before, after = (np.asarray(errors[name], dtype=float) for name in ("before", "after"))
         found["landmarks"] = [charts.landmark_chart(before, after)]
     return {name: _embed(rows) for name, rows in found.items()}
+
+
+def _worse(errors: dict[str, np.ndarray] | None) -> int:
+    """How many landmarks are farther from their place after than before."""
+    if errors is None:
+        return 0
+    return int(np.count_nonzero(np.asarray(errors["after"]) > np.asarray(errors["before"])))
 
 
 def _embed(rows: list[bytes]) -> list[Picture]:

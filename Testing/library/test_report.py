@@ -109,13 +109,18 @@ def plain(grid: Grid) -> str:
     return build_report(make_result(grid), image_on(grid), image_on(grid, (3, 0, 0)))
 
 
+def _points(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    points = grid.to_physical(np.random.default_rng(0).uniform(2, 12, (9, 3)))
+    return points, points + 1.0
+
+
 @pytest.fixture(scope="module")
 def full(grid: Grid) -> tuple[Result, str]:
     """A report with everything, hostile and revealing texts among it."""
     result, fixed = make_result(grid), image_on(grid)
-    points = grid.to_physical(np.random.default_rng(0).uniform(2, 12, (9, 3)))
+    points, carried = _points(grid)
     labels = Volume((fixed.array > -400).astype(np.uint8), grid)
-    result.report["quality"].update(result.landmark_quality(points, points + 1.0))
+    result.report["quality"].update(result.landmark_quality(points, carried))
     result.report["quality"].update(result.label_quality(labels, labels))
     entry = result.report["quality"]["labels"]["1"]
     result.report["quality"]["labels"]["<script>evil</script>"] = entry
@@ -137,7 +142,7 @@ def full(grid: Grid) -> tuple[Result, str]:
         result,
         fixed,
         image_on(grid, (3, 0, 0)),
-        errors=result.landmark_errors(points, points + 1.0),
+        errors=result.landmark_errors(points, carried),
         labels=(labels, labels),
     )
     return result, html
@@ -227,6 +232,10 @@ def test_numbers_are_those_of_the_result(full: tuple[Result, str]) -> None:
     assert f"{quality['folding_percent']['body']:.4f} %" in text
     assert "<b>41 s</b>" in text
     assert "peak memory 812 MB" in text
+    errors = result.landmark_errors(*_points(result.fixed_grid))
+    worse = int((errors["after"] > errors["before"]).sum())
+    assert worse > 0
+    assert f"larger error after than before: {worse}." in text
     assert "refinement" in text
     assert "38.1 s" in text
 
