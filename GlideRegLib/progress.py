@@ -76,8 +76,8 @@ class Progress:
             yield self
         finally:
             elapsed = time.monotonic() - self._stage_started
+            self._finished += self._share_of(name)
             self.seconds[name] = self.seconds.get(name, 0.0) + elapsed
-            self._finished += self._plan.get(name, 0.0)
             self._stage, self._stage_started = outer, outer_started
 
     def update(self, stage_fraction: float) -> None:
@@ -100,8 +100,12 @@ class Progress:
         if self._should_cancel():
             raise Cancelled("The run was cancelled; nothing was written.")
 
+    def _share_of(self, stage: str) -> float:
+        """The planned share of a stage; one that comes back has had it."""
+        return 0.0 if stage in self.seconds else self._plan.get(stage, 0.0)
+
     def _estimate(self, stage_fraction: float) -> tuple[float, float, float | None]:
-        share = self._plan.get(self._stage, 0.0)
+        share = self._share_of(self._stage)
         total = sum(self._plan.values())
         if total <= 0:
             return 0.0, stage_fraction, None
