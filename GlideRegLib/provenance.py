@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from . import machine
 from ._version import __version__
 from .progress import Progress
+from .redaction import without_names, without_names_in
 from .result import NOTICE, SCHEMA, Result
 from .settings import Settings
 from .volume import Volume
@@ -45,7 +46,7 @@ def build_report(
             "seconds": {"total": round(total_seconds, 3), **seconds},
             "peak_memory_mb": round(machine.peak_memory_mb(), 1),
         },
-        "messages": [f"{level}: {text}" for level, text in progress.messages],
+        "messages": [f"{level}: {without_names(text)}" for level, text in progress.messages],
         "provenance": {
             "versions": {
                 "glidereg": __version__,
@@ -59,7 +60,11 @@ def build_report(
             "settings": shareable_settings(settings),
             "initial_transform_4x4": result.initial.tolist(),
             "inputs": {
-                role: {"sha256": v.sha256, "geometry": v.grid.to_dict(), "notes": list(v.notes)}
+                role: {
+                    "sha256": v.sha256,
+                    "geometry": v.grid.to_dict(),
+                    "notes": without_names_in(v.notes),
+                }
                 for role, v in volumes.items()
             },
             "field_geometry": result.field.grid.to_dict(),

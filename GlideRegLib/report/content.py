@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from .redaction import without_names, without_names_in
+from ..redaction import without_names, without_names_in
 
 NOT_MEASURED = "not measured"
 _DASH = "–"

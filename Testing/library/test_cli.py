@@ -194,3 +194,17 @@ def test_weights_list_names_every_encoder(capsys: pytest.CaptureFixture) -> None
     shown = capsys.readouterr().out.replace("\n", "")
     assert "mobile_sam" in shown
     assert "lite_medsam" in shown
+
+
+def test_messages_in_the_result_name_no_file(small_files: dict, tmp_path: Path) -> None:
+    """A landmark file without a stated frame is noted, but not by its name."""
+    plain = []
+    for name in ("fixed", "moving"):
+        points_file = tmp_path / f"John-Doe-{name}.csv"
+        rows = points(small_files[f"{name}_landmarks"])
+        points_file.write_text("\n".join(",".join(map(str, row)) for row in rows), "utf-8")
+        plain += [f"--{name}-landmarks", str(points_file)]
+    output = tmp_path / "out"
+    assert main(["register", *as_arguments(small_files), "-o", str(output), *QUICK, *plain]) == 0
+    for name in ("result.json", "report.html"):
+        assert "John-Doe" not in (output / name).read_text(encoding="utf-8")

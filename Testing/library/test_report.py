@@ -16,6 +16,7 @@ from matplotlib.colors import Normalize
 
 from GlideRegLib.field import DisplacementField
 from GlideRegLib.geometry import Grid
+from GlideRegLib.redaction import without_names
 from GlideRegLib.report import build_report
 from GlideRegLib.report.figures import FOLDED, checkerboard, jacobian_colors, red_cyan
 from GlideRegLib.report.planes import (
@@ -27,7 +28,6 @@ from GlideRegLib.report.planes import (
     plane_through,
     tilt_degrees,
 )
-from GlideRegLib.report.redaction import without_names
 from GlideRegLib.report.views import Scene, build_scene, jacobian_samples
 from GlideRegLib.result import NOTICE, Result
 from GlideRegLib.volume import Volume
