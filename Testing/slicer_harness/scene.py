@@ -7,6 +7,7 @@ manager it cannot load ``.mrb``. Everything here is Slicer's own code; nothing i
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import slicer
@@ -32,10 +33,13 @@ class SceneHarness:
     scene: slicer.vtkMRMLScene
     application: slicer.vtkMRMLApplicationLogic
     logics: dict[str, object] = field(default_factory=dict)
+    on_close: list[Callable[[], None]] = field(default_factory=list)
     _kept: list[object] = field(default_factory=list)
 
     def close(self) -> None:
-        """Empties the scene and lets go of everything."""
+        """Empties the scene and lets go of everything; views first, they watch the scene."""
+        while self.on_close:
+            self.on_close.pop()()
         self.scene.Clear(1)
         slicer.mrmlScene = None
         self.logics.clear()
