@@ -68,6 +68,7 @@ def fresh_scene() -> SceneHarness:
     colors = slicer.vtkMRMLColorLogic()
     colors.SetMRMLScene(scene)
     application.SetColorLogic(colors)
+    application.SetModuleLogic("Colors", colors)  # else volumes that are loaded stay black
     harness.logics["Colors"] = colors
     _add_slice_views(scene)
     return harness
