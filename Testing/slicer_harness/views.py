@@ -28,8 +28,6 @@ PINNED = {
     "GALLIUM_DRIVER": "llvmpipe",
 }
 _MESA_VENDOR = Path("/usr/share/glvnd/egl_vendor.d/50_mesa.json")
-
-#: How to get what is missing, for the sentence of check_rendering.
 _INSTALL = (
     "Install Debian's libegl1 and libgl1-mesa-dri (apt-get install libegl1 libgl1-mesa-dri), or "
     "libosmesa6 and set VTK_DEFAULT_OPENGL_WINDOW=vtkOSOpenGLRenderWindow."
@@ -92,8 +90,6 @@ def check_rendering() -> str | None:
     wanted = os.environ["VTK_DEFAULT_OPENGL_WINDOW"]
     if child.returncode == 0 and last.startswith(f"drawn True {wanted}"):
         return None
-    if "No module named" in child.stderr:
-        return "VTK is not installed: pip install slicer-core."
     return f"VTK cannot draw off screen with {wanted} (exit code {child.returncode}). {_INSTALL}"
 
 
@@ -188,7 +184,6 @@ class SliceView(_View):
         self._mapper.SetColorLevel(127.5)
         self._image = vtk.vtkActor2D()
         self._image.SetMapper(self._mapper)
-        self._image.SetLayerNumber(0)
         self._image.GetProperty().SetDisplayLocationToBackground()
 
     def show(
@@ -267,6 +262,13 @@ class ThreeDView(_View):
         camera.RotateTo(getattr(camera, side.capitalize()))
         if fit:
             camera.Reset(False, True, True, self.renderer)
+        return self
+
+    def turn(self, to_the_side: float = 0.0, upward: float = 0.0) -> ThreeDView:
+        """Moves the camera around what it looks at, in degrees."""
+        self.camera.GetCamera().Azimuth(to_the_side)
+        self.camera.GetCamera().Elevation(upward)
+        self.renderer.ResetCameraClippingRange()
         return self
 
 
