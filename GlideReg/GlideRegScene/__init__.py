@@ -1,0 +1,1 @@
+"""MRML only: vtk and slicer.*, no Qt."""
