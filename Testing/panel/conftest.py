@@ -1,0 +1,40 @@
+"""Fixtures of the panel tests: Slicer's widgets stood in for, a fresh real MRML scene per test."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["QT_QPA_PLATFORM"] = "offscreen"
+_TESTING = str(Path(__file__).resolve().parents[1])
+if _TESTING not in sys.path:
+    sys.path.insert(0, _TESTING)
+
+import slicer_harness  # noqa: E402
+
+slicer_harness.install()
+
+from slicer_harness import slicer_parts  # noqa: E402
+from slicer_harness.scene import SceneHarness, fresh_scene  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def nothing_fails_unseen() -> Iterator[None]:
+    """Every test starts with no dialogs recorded; an error in a slot or an observer fails it."""
+    slicer_harness.unhandled.clear()
+    slicer_parts.dialogs.reset()
+    slicer_parts.installer.reset()
+    yield
+    assert not slicer_harness.unhandled, f"raised in a slot: {slicer_harness.unhandled}"
+
+
+@pytest.fixture
+def scene() -> Iterator[SceneHarness]:
+    """A fresh scene with logics and view nodes, as `slicer.mrmlScene`; closed afterward."""
+    harness = fresh_scene()
+    yield harness
+    harness.close()
