@@ -65,8 +65,7 @@ def _expand(arguments: list[str], variables: dict[str, list[str]]) -> list[str]:
         if whole and whole[1] in variables:
             result += variables[whole[1]]
         else:
-            known = lambda m: ";".join(variables.get(m[1], [m[0]]))  # noqa: E731
-            result.append(_REFERENCE.sub(known, argument))
+            result.append(_REFERENCE.sub(lambda m: ";".join(variables.get(m[1], [m[0]])), argument))
     return result
 
 

@@ -165,7 +165,7 @@ def test_the_catalog_entry_fits_its_schema() -> None:
     content = (ROOT / "GlideReg.json").read_bytes()
     assert b"\r" not in content
     entry = json.loads(content)
-    # Slicer's schema v1.0.1 allows no other keys; these two are left at their defaults.
+    # Slicer's schema v1.0.1 allows no other keys.
     allowed = {"$schema", "category", "scm_url", "scm_revision", "scm_type", "build_dependencies"}
     allowed |= {"build_subdirectory", "enabled", "tier"}
     assert {"$schema", "category", "scm_url"} <= set(entry) <= allowed
