@@ -14,7 +14,9 @@ TORCH ?= torch==2.13.0
 demo: $(VENV)/library
 	$(BIN)/glidereg demo $(if $(DATA),--data $(DATA)) -o $(OUT)
 
+# Pictures need a GL library; with none VTK would end pytest without a word, so this asks first.
 test: $(VENV)/tests lint
+	$(BIN)/python Testing/slicer_harness/views.py
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/tests

@@ -102,6 +102,9 @@ def register(
     threads: Annotated[int, typer.Option(help="CPU threads, 0 for all.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     cache: Annotated[bool, typer.Option(help="Keep encoded slices on disk.")] = True,
+    jacobian: Annotated[
+        bool, typer.Option("--jacobian", help="Also write jacobian.nii.gz (determinant).")
+    ] = False,
 ) -> None:
     """Register MOVING to FIXED and write transforms, warped image, result.json and report.html."""
     from .job import Job, run_job
@@ -137,6 +140,7 @@ def register(
         moving_landmarks=tuple(moving_landmarks or ()),
         fixed_labels=fixed_labels,
         moving_labels=moving_labels,
+        jacobian=jacobian,
     )
     console = Console(stderr=True)
     with LiveProgress(console, _cancel_wish()) as progress:

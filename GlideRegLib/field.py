@@ -132,16 +132,20 @@ class DisplacementField:
         """det(I + du/dx) at every node (Z, Y, X), by central differences (one-sided at faces)."""
         return jacobian_determinant(self.vectors, self.grid)
 
-    def with_zero_border(self, cover: Grid | None = None) -> DisplacementField:
+    def with_zero_border(
+        self, cover: Grid | None = None, limit_mm: float = math.inf
+    ) -> DisplacementField:
         """The field on an extended lattice that ends in zeros.
 
         ITK takes zero outside a field's grid, VTK the nearest edge vector: with a zero border both
         agree, and nothing jumps. Beyond the original grid the edge vectors fade to zero over a
-        distance of pi times the largest of them, which keeps the determinant above 0.5 there. The
-        lattice also grows until it covers ``cover``.
+        distance of pi times the largest of them, which keeps the determinant above 0.5 there; at
+        most over ``limit_mm``, for fields whose edges move a lot (they may then fold out there).
+        The lattice also grows until it covers ``cover``.
         """
         edge = _faces(self.vectors).square().sum(0).amax().sqrt().item()
-        margin = max(4, math.ceil(math.pi * edge / min(self.grid.spacing)) + 1)
+        distance = min(math.pi * edge, limit_mm)
+        margin = max(4, math.ceil(distance / min(self.grid.spacing)) + 1)
         lower, upper = [margin] * 3, [margin] * 3
         if cover is not None:
             index = self.grid.to_index(cover.corners())

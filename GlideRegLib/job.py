@@ -23,7 +23,8 @@ _PLAN = {"read": 1.0, "report": 4.0, "save": 4.0}
 class Job:
     """Paths of the inputs, the output folder and the settings.
 
-    Landmark files come in corresponding pairs; several pairs are joined.
+    Landmark files come in corresponding pairs; several pairs are joined. ``jacobian`` also writes
+    jacobian.nii.gz.
     """
 
     fixed: str
@@ -36,6 +37,7 @@ class Job:
     moving_landmarks: tuple[str, ...] = ()
     fixed_labels: str | None = None
     moving_labels: str | None = None
+    jacobian: bool = False
 
     def to_json(self) -> str:
         """As text for ``job.json``."""
@@ -114,7 +116,8 @@ def run_job(job: Job, progress: Progress | None = None) -> dict:
             result, inputs.fixed, inputs.moving, warped, errors=errors, labels=inputs.labels
         )
     with progress.stage("save"):
-        result.save(job.output, inputs.moving, {"report.html": html}, progress.check)
+        extra = {"report.html": html}
+        result.save(job.output, inputs.moving, extra, progress.check, job.jacobian)
     return result.report
 
 

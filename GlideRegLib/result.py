@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "glidereg-result-1"
 NOTICE = "Research use only. Not a medical device."
+#: The total field fades out over at most this distance beyond the fixed image: a start of many
+#: centimeters would otherwise blow the file up. Up to 38 mm nothing folds out there.
+TOTAL_BORDER_MM = 60.0
 
 
 @dataclass(frozen=True)
@@ -82,20 +85,24 @@ class Result:
         )
 
     def total_field(self) -> DisplacementField:
-        """initial(p + u(p)) - p on the field's lattice: one field with the same effect inside it.
+        """initial(p + u(p)) - p: one field with the same effect on the fixed image and around it.
 
-        The start is linear, so linear interpolation of this field loses nothing.
+        The start is linear, so linear interpolation of this field loses nothing. Like u, it fades
+        to zero beyond the fixed image, over at most ``TOTAL_BORDER_MM``: programs disagree about
+        what a field does outside its grid, unless it ends in zeros.
         """
         import torch
 
-        grid = self.field.grid
+        grid = self._lattice_over_fixed(2)
         index = grid.index_tensor()
         matrix = torch.as_tensor(self.initial, dtype=torch.float64)
         positions = grid.voxels_to_mm(index.double())
         positions += torch.as_tensor(grid.origin, dtype=torch.float64).view(3, 1, 1, 1)
-        moved = torch.einsum("ij,jzyx->izyx", matrix[:3, :3], positions + self.field.vectors)
+        vectors = self.field.sample_grid(grid)
+        moved = torch.einsum("ij,jzyx->izyx", matrix[:3, :3], positions + vectors)
         moved += matrix[:3, 3].view(3, 1, 1, 1)
-        return DisplacementField((moved - positions).float(), grid)
+        total = DisplacementField((moved - positions).float(), grid)
+        return total.with_zero_border(limit_mm=TOTAL_BORDER_MM)
 
     # --- images -------------------------------------------------------------------------------
 
@@ -108,6 +115,21 @@ class Result:
         """Jacobian determinant of the total transform on the fixed grid."""
         values = quality.sample_jacobian(self.field, self.initial, self.fixed_grid)
         return Volume(values.numpy(), self.fixed_grid)
+
+    def coarse_jacobian(self) -> Volume:
+        """The same at the field's own resolution, over the fixed image: small enough to keep."""
+        grid = self._lattice_over_fixed(0)
+        values = quality.sample_jacobian(self.field, self.initial, grid)
+        return Volume(values.numpy(), grid)
+
+    def _lattice_over_fixed(self, margin: int) -> Grid:
+        """The nodes of the field's lattice that cover the fixed image, and ``margin`` more."""
+        lattice = self.field.grid
+        index = lattice.to_index(self.fixed_grid.corners())
+        lower = np.clip(np.floor(index.min(axis=0)) - margin, 0, None)
+        last = np.asarray(lattice.size) - 1
+        upper = np.clip(last - np.ceil(index.max(axis=0)) - margin, 0, None)
+        return lattice.padded(tuple(-lower.astype(int)), tuple(-upper.astype(int)))
 
     # --- measures -----------------------------------------------------------------------------
 
@@ -169,9 +191,11 @@ class Result:
         moving: Volume,
         extra: dict[str, str] | None = None,
         check: Callable[[], None] = lambda: None,
+        jacobian: bool = False,
     ) -> None:
         """Writes warped.nii.gz, transform.h5, inverse_transform.h5, displacement.nii.gz,
-        result.json and what ``extra`` holds (file name -> text), all of them or none.
+        result.json, with ``jacobian`` also jacobian.nii.gz (:meth:`coarse_jacobian`), and what
+        ``extra`` holds (file name -> text), all of them or none.
 
         ``check`` is called between the files and may raise to cancel. Raises :class:`OutputError`
         when the folder cannot be written.
@@ -191,6 +215,10 @@ class Result:
             vectors = sitk.Cast(self.total_field().to_sitk(), sitk.sitkVectorFloat32)
             sitk.WriteImage(vectors, str(partial / "displacement.nii.gz"), True)
             check()
+            if jacobian:
+                image = self.coarse_jacobian().to_sitk()
+                sitk.WriteImage(image, str(partial / "jacobian.nii.gz"), True)
+                check()
             text = json.dumps(self.report, indent=2, allow_nan=False)
             (partial / "result.json").write_text(text + "\n", encoding="utf-8")
             for name, content in (extra or {}).items():

@@ -12,14 +12,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import slicer
+
 from slicer_harness.scene import SceneHarness
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "GlideReg"))
 
-from GlideRegScene import sample_data  # noqa: E402
-
 from GlideRegLib.landmarks import read_landmarks  # noqa: E402
+from GlideRegScene import sample_data  # noqa: E402
 
 ICONS = ROOT / "GlideReg" / "Resources" / "Icons"
 #: File in Slicer's cache -> the same file in the data folder.
@@ -38,10 +38,10 @@ class SampleDataLogic:
     folder: Path | None = None
 
     @classmethod
-    def registerCustomSampleDataSource(cls, **source: object) -> None:  # noqa: N802
+    def registerCustomSampleDataSource(cls, **source: object) -> None:
         cls.registered.append(SimpleNamespace(**source))
 
-    def downloadFromSource(self, source: SimpleNamespace) -> list:  # noqa: N802
+    def downloadFromSource(self, source: SimpleNamespace) -> list:
         cache = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory())
         loaded = []
         for name, node_name in zip(source.fileNames, source.nodeNames, strict=True):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import slicer
 import vtk
+from vtk.util.numpy_support import numpy_to_vtk
+
 from slicer_harness.scene import SceneHarness, fresh_scene
 from slicer_harness.views import SliceView, ThreeDView, check_rendering, montage, save_png
-from vtk.util.numpy_support import numpy_to_vtk
 
 #: Where the bright block of the small volume lies: patient's left, anterior, superior (RAS mm).
 LEFT_FRONT_TOP = (-36.0, 32.0, 12.0)

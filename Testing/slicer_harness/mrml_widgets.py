@@ -3,7 +3,7 @@
 They have the properties, signals and methods that a panel touches, and follow the real MRML scene.
 """
 
-# ruff: noqa: N801, N802, N815, RUF012
+# ruff: noqa: N801, RUF012
 
 from __future__ import annotations
 

@@ -5,8 +5,6 @@ GlideReg uses: MRML nodes, str, bool, int, float, paths, enums, and unions of th
 No lists, dictionaries, packs or colors. A type that is not supported raises at the decoration.
 """
 
-# ruff: noqa: N802, N815
-
 from __future__ import annotations
 
 import enum

@@ -5,8 +5,6 @@ connects by signature (`button.connect("clicked(bool)", f)`). Every QObject clas
 `qt` is therefore a small subclass of PySide6's, and `QUiLoader` builds `.ui` files out of those.
 """
 
-# ruff: noqa: N802, N815
-
 from __future__ import annotations
 
 import contextlib

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import slicer
 
@@ -70,8 +71,18 @@ def fresh_scene() -> SceneHarness:
     application.SetColorLogic(colors)
     application.SetModuleLogic("Colors", colors)  # else volumes that are loaded stay black
     harness.logics["Colors"] = colors
+    _publish_modules(harness)
     _add_slice_views(scene)
     return harness
+
+
+def _publish_modules(harness: SceneHarness) -> None:
+    """``slicer.modules.volumes.logic()`` and its like, which slicer.util asks for."""
+    modules = {
+        name.lower(): SimpleNamespace(logic=lambda logic=logic: logic)
+        for name, logic in harness.logics.items()
+    }
+    slicer.modules = SimpleNamespace(**modules)
 
 
 def _add_remote_io(harness: SceneHarness) -> None:

@@ -4,8 +4,6 @@ Nothing here waits for a person: a question is recorded in `dialogs.shown` and a
 `dialogs.answers`; an installation is recorded in `installer.calls` and never done.
 """
 
-# ruff: noqa: N802, N815
-
 from __future__ import annotations
 
 import importlib.metadata

@@ -4,7 +4,7 @@ They have the properties, signals and methods that a panel touches, and look eno
 for a picture of the panel.
 """
 
-# ruff: noqa: N801, N802, N815
+# ruff: noqa: N801
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Runs the library in its own process: needs neither nodes nor widgets."""

@@ -1,0 +1,169 @@
+"""From the worker's files to nodes: transform, warped volume, Jacobian, landmark table and plot."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import slicer
+
+from .inputs import Request, landmarkPairs
+from .landmarks import addLandmarkPlot, addLandmarkTable, landmarkErrors
+from .nodes import CreatedNodes, isInScene
+from .transforms import ATTRIBUTE, gridTransform, rasMatrix
+
+JACOBIAN_ROLE = "GlideRegJacobian"
+WARPED_ROLE = "GlideRegWarped"
+TABLE_ROLE = "GlideRegLandmarkTable"
+PLOT_ROLE = "GlideRegLandmarkPlot"
+FIXED_LANDMARKS_ROLE = "GlideRegFixedLandmarks"
+MOVING_LANDMARKS_ROLE = "GlideRegMovingLandmarks"
+
+
+@dataclass
+class ResultNodes:
+    """What a finished run put into the scene. ``report`` is the library's result.json."""
+
+    transform: object
+    warpedVolume: object
+    jacobian: object
+    landmarkTable: object = None
+    landmarkPlot: object = None
+    report: dict = field(default_factory=dict)
+    created: list = field(default_factory=list)
+
+
+@dataclass
+class _Files:
+    """The worker's output, read whole before the scene is touched."""
+
+    displacement: sitk.Image
+    warped: sitk.Image
+    jacobian: sitk.Image
+    report: dict
+
+
+def importResults(request: Request, folder: Path, fixedResampled: bool) -> ResultNodes:
+    """Puts a finished run into the scene, all of it or nothing.
+
+    Existing output nodes are filled only after everything could be read. ``fixedResampled``: the
+    run used a resampled copy of the fixed volume, so its grid is not the fixed node's. Raises
+    InputError when an input was removed meanwhile.
+    """
+    from GlideRegLib.errors import InputError
+
+    files = _readFiles(folder)
+    if not isInScene(request.fixedVolume) or not isInScene(request.movingVolume):
+        raise InputError("An input volume was removed during the run; the result was dropped.")
+    scene = request.fixedVolume.GetScene()
+    with CreatedNodes(scene) as created:
+        label = f"{request.movingVolume.GetName()} to {request.fixedVolume.GetName()}"
+        transform = _output(request.transform, created, "vtkMRMLTransformNode", label)
+        warped = _output(
+            request.warpedVolume,
+            created,
+            "vtkMRMLScalarVolumeNode",
+            f"{request.movingVolume.GetName()} warped to {request.fixedVolume.GetName()}",
+        )
+        result = ResultNodes(transform, warped, None, report=files.report)
+        result.jacobian = _jacobianVolume(files.jacobian, f"Jacobian {label}", created)
+        _fillWarped(warped, files.warped, request, fixedResampled, created)
+        _fillTransform(transform, files, request)
+        for role, node in ((WARPED_ROLE, warped), (JACOBIAN_ROLE, result.jacobian)):
+            transform.SetNodeReferenceID(role, node.GetID())
+        if isInScene(request.fixedLandmarks) and isInScene(request.movingLandmarks):
+            _addLandmarkResults(result, request, label, created)
+        folderItem = created.addFolder(f"GlideReg {label}", request.fixedVolume)
+        for node in (warped, transform, result.jacobian, result.landmarkTable, result.landmarkPlot):
+            if node is not None:
+                created.moveInto(folderItem, node)
+        result.created = list(created.nodes)
+    return result
+
+
+def _readFiles(folder: Path) -> _Files:
+    report = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    names = ("displacement", "warped", "jacobian")
+    return _Files(*(sitk.ReadImage(str(folder / f"{n}.nii.gz")) for n in names), report)
+
+
+def _output(existing, created: CreatedNodes, className: str, name: str):
+    return existing if isInScene(existing) else created.add(className, name)
+
+
+def _fillTransform(node, files: _Files, request: Request) -> None:
+    node.SetAndObserveTransformNodeID(None)
+    node.SetAndObserveTransformFromParent(gridTransform(files.displacement))
+    node.SetNodeReferenceID(node.GetMovingNodeReferenceRole(), request.movingVolume.GetID())
+    node.SetNodeReferenceID(node.GetFixedNodeReferenceRole(), request.fixedVolume.GetID())
+    node.SetAttribute(ATTRIBUTE, json.dumps(summary(files.report)))
+    node.SetDescription("Maps fixed to moving (from parent). Research use only.")
+
+
+def summary(report: dict) -> dict:
+    """What stays with the transform node in the scene: measures, encoder, seconds, versions."""
+    provenance = report["provenance"]
+    return {
+        "quality": report["quality"],
+        "encoder": report["encoder"],
+        "seconds": report["cost"]["seconds"]["total"],
+        "modality": report["modality"],
+        "preset": provenance["settings"]["preset_name"],
+        "versions": provenance["versions"],
+        "device": provenance["device"],
+    }
+
+
+def _fillWarped(
+    node, image: sitk.Image, request: Request, fixedResampled: bool, created: CreatedNodes
+) -> None:
+    """The warped voxels on the fixed grid: same geometry, same parent transform, same window."""
+    fixed, moving = request.fixedVolume, request.movingVolume
+    slicer.util.updateVolumeFromArray(node, sitk.GetArrayFromImage(image))
+    if fixedResampled:
+        node.SetIJKToRASMatrix(rasMatrix(image))
+        node.SetAndObserveTransformNodeID(None)
+    else:
+        node.CopyOrientation(fixed)
+        node.SetAndObserveTransformNodeID(fixed.GetTransformNodeID())
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+        created.record(node.GetDisplayNode())
+    source, target = moving.GetDisplayNode(), node.GetDisplayNode()
+    if source is not None and target is not None:
+        target.SetAndObserveColorNodeID(source.GetColorNodeID())
+        target.SetAutoWindowLevel(False)
+        target.SetWindowLevel(source.GetWindow(), source.GetLevel())
+
+
+def _jacobianVolume(image: sitk.Image, name: str, created: CreatedNodes):
+    """The determinant on its own lattice, shown from 0 (or folded) to 2 around 1."""
+    node = created.add("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(node, sitk.GetArrayFromImage(image).astype(np.float32))
+    node.SetIJKToRASMatrix(rasMatrix(image))
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    created.record(display)
+    if display is not None:
+        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeFileDivergingBlueRed.txt")
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(0.4, 1.6)
+    return node
+
+
+def _addLandmarkResults(
+    result: ResultNodes, request: Request, label: str, created: CreatedNodes
+) -> None:
+    pairs = landmarkPairs(request.fixedLandmarks, request.movingLandmarks)
+    errors = landmarkErrors(result.transform, pairs)
+    result.landmarkTable = addLandmarkTable(pairs, errors, f"TRE {label}", created)
+    result.landmarkPlot = addLandmarkPlot(result.landmarkTable, f"TRE {label}", created)
+    references = (
+        (TABLE_ROLE, result.landmarkTable),
+        (PLOT_ROLE, result.landmarkPlot),
+        (FIXED_LANDMARKS_ROLE, request.fixedLandmarks),
+        (MOVING_LANDMARKS_ROLE, request.movingLandmarks),
+    )
+    for role, node in references:
+        result.transform.SetNodeReferenceID(role, node.GetID())
