@@ -188,7 +188,7 @@ class Grid:
 
     def padded(self, lower: tuple[int, int, int], upper: tuple[int, int, int]) -> Grid:
         """This lattice with voxels added (negative: removed) before and behind, x y z order."""
-        size = tuple(n + a + b for n, a, b in zip(self.size, lower, upper, strict=True))
+        size = tuple(int(n + a + b) for n, a, b in zip(self.size, lower, upper, strict=True))
         origin = self.to_physical(-np.asarray(lower, dtype=float)[None])[0]
         return Grid(size, self.spacing, tuple(map(float, origin)), self.direction)
 

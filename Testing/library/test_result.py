@@ -15,7 +15,7 @@ from known_scenes import centered_grid, draw, rotation, shifted, textured_body, 
 from GlideRegLib.errors import Cancelled, OutputError
 from GlideRegLib.field import DisplacementField
 from GlideRegLib.geometry import Grid
-from GlideRegLib.result import Result
+from GlideRegLib.result import TOTAL_BORDER_MM, Result
 from GlideRegLib.volume import Volume
 
 FIXED = centered_grid((34, 32, 30), (3.0, 3.0, 3.5), rotation((8.0, -6.0, 15.0)), (10.0, 5.0, 80.0))
@@ -339,3 +339,54 @@ def test_the_shifted_scene_is_warped_onto_the_fixed_one() -> None:
     warped = made.warp(draw(shifted(scene, shift), grid))
     inner = (slice(4, -4),) * 3
     np.testing.assert_allclose(warped.array[inner], draw(scene, grid).array[inner], atol=0.5)
+
+
+# --- the total field around the fixed image, and the determinant at its own resolution ------------
+
+
+def test_the_total_field_ends_in_zeros_so_that_all_programs_agree_outside(result: Result) -> None:
+    vectors = result.total_field().vectors.numpy()
+    for axis in (1, 2, 3):
+        for face in (0, -1):
+            assert not vectors.take(face, axis=axis).any()
+    assert np.linalg.norm(vectors, axis=0).max() > 10  # the start moves more than a centimeter
+
+
+def test_the_total_field_stays_small_whatever_the_start() -> None:
+    far = np.eye(4)
+    far[:3, 3] = (250.0, -300.0, 400.0)
+    field = DisplacementField.zeros(FIXED.pooled(2)).with_zero_border(FIXED)
+    body = np.ones(FIXED.shape, bool)
+    total = Result(field, far, FIXED, body, "ct", -1024.0).total_field()
+    beyond = (np.asarray(total.grid.size) - np.asarray(FIXED.pooled(2).size)).max()
+    assert beyond < 2 * TOTAL_BORDER_MM / min(total.grid.spacing) + 10  # nodes
+    middle = total.sample(FIXED.center[None])
+    np.testing.assert_allclose(middle, [[250.0, -300.0, 400.0]], atol=1e-3)
+
+
+def test_the_coarse_determinant_is_the_fine_one_at_the_same_places(result: Result) -> None:
+    coarse, fine = result.coarse_jacobian(), result.jacobian()
+    assert coarse.array.size < fine.array.size
+    assert coarse.grid.contains(FIXED.corners() * 0.98 + FIXED.center * 0.02).all()
+    inside = voxel_centers(coarse.grid)
+    chosen = np.linalg.norm(inside - FIXED.center, axis=1) < 25
+    by_fine = sitk.Resample(
+        fine.to_sitk(),
+        coarse.grid.copy_to_sitk(sitk.Image(coarse.grid.size, sitk.sitkFloat32)),
+        sitk.Transform(),
+        sitk.sitkLinear,
+    )
+    values = sitk.GetArrayFromImage(by_fine).ravel()[chosen]
+    assert np.abs(values - coarse.array.ravel()[chosen]).mean() < 0.02
+
+
+def test_the_determinant_is_saved_when_it_is_asked_for(
+    result: Result, moving: Volume, tmp_path: Path
+) -> None:
+    result.save(tmp_path / "plain", moving)
+    assert not (tmp_path / "plain" / "jacobian.nii.gz").exists()
+    result.save(tmp_path / "more", moving, jacobian=True)
+    saved = sitk.ReadImage(str(tmp_path / "more" / "jacobian.nii.gz"))
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(saved), result.coarse_jacobian().array, atol=1e-5
+    )
