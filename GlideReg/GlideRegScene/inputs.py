@@ -12,6 +12,8 @@ import SimpleITK as sitk
 import slicer
 import vtk
 
+from .nodes import onlyTemporarily
+
 
 @dataclass
 class Request:
@@ -155,17 +157,12 @@ def _imageOf(node, matrix: np.ndarray) -> sitk.Image:
 
 def _hardenedImage(node) -> sitk.Image:
     """A copy of the volume with its nonlinear parent applied to the voxels."""
-    scene = slicer.mrmlScene
-    copy = slicer.vtkSlicerVolumesLogic.CloneVolume(scene, node, "glidereg-hardened")
-    try:
+    scene = node.GetScene()
+    with onlyTemporarily(scene):
+        copy = slicer.vtkSlicerVolumesLogic.CloneVolume(scene, node, "glidereg-hardened")
         copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
         copy.HardenTransform()
         return _imageOf(copy, worldMatrix(copy))
-    finally:
-        display, storage = copy.GetDisplayNode(), copy.GetStorageNode()
-        for leftover in (copy, display, storage):
-            if leftover is not None:
-                scene.RemoveNode(leftover)
 
 
 def _straightened(image: sitk.Image, labels: bool) -> sitk.Image:
@@ -229,18 +226,14 @@ def segmentIds(node, segment: str) -> list[str]:
 
 
 def _segmentImage(node, ids: list[str], volume) -> sitk.Image:
-    scene = slicer.mrmlScene
-    labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "glidereg-mask")
-    try:
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
+    scene = node.GetScene()
+    with onlyTemporarily(scene):
+        labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "glidereg-mask")
         extent = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
-        logic.ExportSegmentsToLabelmapNode(node, ids, labels, volume, extent)
+        slicer.vtkSlicerSegmentationsModuleLogic.ExportSegmentsToLabelmapNode(
+            node, ids, labels, volume, extent
+        )
         return worldImage(labels)[0]
-    finally:
-        display = labels.GetDisplayNode()
-        scene.RemoveNode(labels)
-        if display is not None:
-            scene.RemoveNode(display)
 
 
 # --- points and transforms ------------------------------------------------------------------------

@@ -1,6 +1,29 @@
 """Nodes that a run makes: all of them are known, and all go again when the run does not succeed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import slicer
+
+
+@contextmanager
+def onlyTemporarily(scene) -> Iterator[None]:
+    """Whatever is added to the scene inside is gone afterward.
+
+    Slicer's logics add more than they say: display nodes, color tables.
+    """
+    before = set(_nodeIds(scene))
+    try:
+        yield
+    finally:
+        for identifier in reversed([i for i in _nodeIds(scene) if i not in before]):
+            node = scene.GetNodeByID(identifier)
+            if node is not None:  # removing one may have taken others along
+                scene.RemoveNode(node)
+
+
+def _nodeIds(scene) -> list[str]:
+    return [scene.GetNthNode(k).GetID() for k in range(scene.GetNumberOfNodes())]
 
 
 class CreatedNodes:
