@@ -31,53 +31,58 @@ class CreatedNodes:
 
     def __init__(self, scene) -> None:
         self.scene = scene
-        self.nodes: list = []
-        self._items: list[int] = []
+        self._before: set[str] = set()
+        self._folders: list[int] = []
 
     def __enter__(self) -> "CreatedNodes":
+        self._before = set(_nodeIds(self.scene))
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         if kind is not None:
             self.remove()
 
-    def add(self, className: str, name: str, unique: bool = True):
-        """A new node of a class, recorded. The name gets a number when it is taken."""
-        if unique:
-            name = self.scene.GenerateUniqueName(name)
-        node = self.scene.AddNewNodeByClass(className, name)
-        self.nodes.append(node)
-        return node
+    @property
+    def nodes(self) -> list:
+        """Everything that was added since, also what Slicer added for us (display nodes)."""
+        new = [i for i in _nodeIds(self.scene) if i not in self._before]
+        return [self.scene.GetNodeByID(identifier) for identifier in new]
 
-    def record(self, node) -> None:
-        """Remembers a node that Slicer made for us (display nodes, storage nodes)."""
-        if node is not None and node not in self.nodes:
-            self.nodes.append(node)
+    def add(self, className: str, name: str):
+        """A new node of a class. The name gets a number when it is taken."""
+        return self.scene.AddNewNodeByClass(className, self.scene.GenerateUniqueName(name))
 
     def addFolder(self, name: str, beside) -> int:
         """A subject hierarchy folder next to a node; returns its item ID."""
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
+        hierarchy = self._hierarchy()
         item = hierarchy.GetItemByDataNode(beside)
         parent = hierarchy.GetItemParent(item) if item else hierarchy.GetSceneItemID()
-        item = hierarchy.CreateFolderItem(parent, name)
-        self._items.append(item)
-        return item
+        folder = hierarchy.CreateFolderItem(parent, name)
+        self._folders.append(folder)
+        return folder
+
+    def folderOf(self, node, prefix: str) -> int:
+        """The folder that a node is in, if its name begins so; else 0."""
+        hierarchy = self._hierarchy()
+        item = hierarchy.GetItemByDataNode(node)
+        parent = hierarchy.GetItemParent(item) if item else 0
+        return parent if parent and hierarchy.GetItemName(parent).startswith(prefix) else 0
 
     def moveInto(self, folder: int, node) -> None:
         """Shows a node inside a folder of the subject hierarchy."""
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
-        hierarchy.CreateItem(folder, node)  # moves the item when there is one already
+        self._hierarchy().CreateItem(folder, node)  # moves the item when there is one already
 
     def remove(self) -> None:
         """Takes everything out of the scene again, the last one first."""
         for node in reversed(self.nodes):
-            if node.GetScene() is self.scene:
+            if node is not None:  # removing one may have taken others along
                 self.scene.RemoveNode(node)
-        self.nodes.clear()
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
-        for item in reversed(self._items):
-            hierarchy.RemoveItem(item, False, False)
-        self._items.clear()
+        for folder in reversed(self._folders):
+            self._hierarchy().RemoveItem(folder, False, False)
+        self._folders.clear()
+
+    def _hierarchy(self):
+        return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
 
 
 def isInScene(node) -> bool:

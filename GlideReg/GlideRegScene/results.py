@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 
-from .inputs import Request, landmarkPairs
+from .inputs import LandmarkPairs, Request, landmarkPairs
 from .landmarks import addLandmarkPlot, addLandmarkTable, landmarkErrors
 from .nodes import CreatedNodes, isInScene
 from .transforms import ATTRIBUTE, gridTransform, rasMatrix
@@ -19,6 +19,8 @@ TABLE_ROLE = "GlideRegLandmarkTable"
 PLOT_ROLE = "GlideRegLandmarkPlot"
 FIXED_LANDMARKS_ROLE = "GlideRegFixedLandmarks"
 MOVING_LANDMARKS_ROLE = "GlideRegMovingLandmarks"
+#: What the names of our folders in the subject hierarchy begin with.
+FOLDER = "GlideReg "
 
 
 @dataclass
@@ -57,6 +59,7 @@ def importResults(request: Request, folder: Path, fixedResampled: bool) -> Resul
     if not isInScene(request.fixedVolume) or not isInScene(request.movingVolume):
         raise InputError("An input volume was removed during the run; the result was dropped.")
     scene = request.fixedVolume.GetScene()
+    pairs = _landmarks(request)
     with CreatedNodes(scene) as created:
         label = f"{request.movingVolume.GetName()} to {request.fixedVolume.GetName()}"
         transform = _output(request.transform, created, "vtkMRMLTransformNode", label)
@@ -66,20 +69,38 @@ def importResults(request: Request, folder: Path, fixedResampled: bool) -> Resul
             "vtkMRMLScalarVolumeNode",
             f"{request.movingVolume.GetName()} warped to {request.fixedVolume.GetName()}",
         )
+        replaced = _earlierResults(transform)
         result = ResultNodes(transform, warped, None, report=files.report)
         result.jacobian = _jacobianVolume(files.jacobian, f"Jacobian {label}", created)
-        _fillWarped(warped, files.warped, request, fixedResampled, created)
+        _fillWarped(warped, files.warped, request, fixedResampled)
         _fillTransform(transform, files, request)
+        for role in (TABLE_ROLE, PLOT_ROLE, FIXED_LANDMARKS_ROLE, MOVING_LANDMARKS_ROLE):
+            transform.SetNodeReferenceID(role, None)
         for role, node in ((WARPED_ROLE, warped), (JACOBIAN_ROLE, result.jacobian)):
             transform.SetNodeReferenceID(role, node.GetID())
-        if isInScene(request.fixedLandmarks) and isInScene(request.movingLandmarks):
-            _addLandmarkResults(result, request, label, created)
-        folderItem = created.addFolder(f"GlideReg {label}", request.fixedVolume)
+        if pairs is not None:
+            _addLandmarkResults(result, request, pairs, label, created)
+        folderItem = created.folderOf(transform, FOLDER) or created.addFolder(
+            f"{FOLDER}{label}", request.fixedVolume
+        )
         for node in (warped, transform, result.jacobian, result.landmarkTable, result.landmarkPlot):
             if node is not None:
                 created.moveInto(folderItem, node)
         result.created = list(created.nodes)
+    for node in replaced:
+        scene.RemoveNode(node)
     return result
+
+
+def _earlierResults(transform) -> list:
+    """What an earlier run put beside this output transform: the new results take its place."""
+    nodes = [transform.GetNodeReference(r) for r in (JACOBIAN_ROLE, TABLE_ROLE, PLOT_ROLE)]
+    jacobian, _, chart = nodes
+    if jacobian is not None:
+        nodes += [jacobian.GetDisplayNode(), jacobian.GetStorageNode()]
+    if chart is not None:
+        nodes += [chart.GetNthPlotSeriesNode(k) for k in range(chart.GetNumberOfPlotSeriesNodes())]
+    return [node for node in nodes if node is not None]
 
 
 def _readFiles(folder: Path) -> _Files:
@@ -115,13 +136,11 @@ def summary(report: dict) -> dict:
     }
 
 
-def _fillWarped(
-    node, image: sitk.Image, request: Request, fixedResampled: bool, created: CreatedNodes
-) -> None:
+def _fillWarped(node, image: sitk.Image, request: Request, fixedResampled: bool) -> None:
     """The warped voxels on the fixed grid: same geometry, same parent transform, same window."""
     fixed, moving = request.fixedVolume, request.movingVolume
     slicer.util.updateVolumeFromArray(node, sitk.GetArrayFromImage(image))
-    if fixedResampled:
+    if fixedResampled or tuple(fixed.GetImageData().GetDimensions()) != image.GetSize():
         node.SetIJKToRASMatrix(rasMatrix(image))
         node.SetAndObserveTransformNodeID(None)
     else:
@@ -129,7 +148,6 @@ def _fillWarped(
         node.SetAndObserveTransformNodeID(fixed.GetTransformNodeID())
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
-        created.record(node.GetDisplayNode())
     source, target = moving.GetDisplayNode(), node.GetDisplayNode()
     if source is not None and target is not None:
         target.SetAndObserveColorNodeID(source.GetColorNodeID())
@@ -144,7 +162,6 @@ def _jacobianVolume(image: sitk.Image, name: str, created: CreatedNodes):
     node.SetIJKToRASMatrix(rasMatrix(image))
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
-    created.record(display)
     if display is not None:
         display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeFileDivergingBlueRed.txt")
         display.SetAutoWindowLevel(False)
@@ -152,10 +169,22 @@ def _jacobianVolume(image: sitk.Image, name: str, created: CreatedNodes):
     return node
 
 
+def _landmarks(request: Request) -> LandmarkPairs | None:
+    """The landmarks as they stand now; None when there are none, or they were changed meanwhile
+    into something that does not correspond (the transform is still worth having)."""
+    from GlideRegLib.errors import InputError
+
+    if not (isInScene(request.fixedLandmarks) and isInScene(request.movingLandmarks)):
+        return None
+    try:
+        return landmarkPairs(request.fixedLandmarks, request.movingLandmarks)
+    except InputError:
+        return None
+
+
 def _addLandmarkResults(
-    result: ResultNodes, request: Request, label: str, created: CreatedNodes
+    result: ResultNodes, request: Request, pairs: LandmarkPairs, label: str, created: CreatedNodes
 ) -> None:
-    pairs = landmarkPairs(request.fixedLandmarks, request.movingLandmarks)
     errors = landmarkErrors(result.transform, pairs)
     result.landmarkTable = addLandmarkTable(pairs, errors, f"TRE {label}", created)
     result.landmarkPlot = addLandmarkPlot(result.landmarkTable, f"TRE {label}", created)
