@@ -131,9 +131,11 @@ def _deformationRegion(transformNode):
 def _fitColors(transformNode, display) -> None:
     """Colors and contour levels over the range of this field; the default ends at 10 mm."""
     longest = _longestDisplacement(transformNode)
-    colors = display.GetColorNode()
-    if longest <= 0 or colors is None or not hasattr(colors, "GetColorTransferFunction"):
+    if longest <= 0:
         return
+    if display.GetColorNode() is None:
+        display.SetDefaultColors()
+    colors = display.GetColorNode()
     function = colors.GetColorTransferFunction()
     function.RemoveAllPoints()
     steps = (

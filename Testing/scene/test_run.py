@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import slicer
+import vtk
 from known_fields import linear_node, markups_node, rotation, turn_and_shift
 
 from GlideReg import GlideRegLogic
