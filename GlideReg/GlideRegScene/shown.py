@@ -1,4 +1,4 @@
-"""What the views show at this moment, read back from their nodes; and table and plot in a layout."""
+"""What the views show now, read back from their nodes; and table and plot in a layout."""
 
 import slicer
 

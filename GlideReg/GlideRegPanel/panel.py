@@ -1,0 +1,81 @@
+"""The panel: its sections, the parameter node they show, and what a run changes in them."""
+
+import slicer
+import vtk
+from slicer.util import VTKObservationMixin
+
+from GlideRegRun.registration import Registration
+
+from .cache import CacheSection
+from .display import DisplaySection
+from .masking import MaskingSection
+from .method import MethodSection
+from .result import ResultSection
+from .run import RunSection
+
+
+class Panel(VTKObservationMixin):
+    """Wires the widgets of GlideReg.ui to the logic and to a parameter node.
+
+    Plain values are connected through their SlicerParameterName; the sections do the rest.
+    """
+
+    def __init__(self, uiWidget, logic) -> None:
+        VTKObservationMixin.__init__(self)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        self.parameters = None
+        self._guiTag: int | None = None
+        self.masking = MaskingSection(self.ui)
+        self.method = MethodSection(self.ui)
+        self.result = ResultSection(self.ui)
+        self.display = DisplaySection(self.ui, lambda: self.result.transform)
+        self.run = RunSection(self.ui, logic, self.display.rememberViews, self._onRunEnded)
+        self.cache = CacheSection(self.ui, logic)
+        self.sections = (
+            self.masking,
+            self.method,
+            self.result,
+            self.display,
+            self.run,
+            self.cache,
+        )
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self._onSceneClosing)
+
+    def bind(self, parameters) -> None:
+        """Shows another parameter node; None when the module is left or the scene is closed.
+
+        A run that is going on goes on.
+        """
+        self.removeObservers(self._onParametersChanged)
+        if self._guiTag is not None:
+            self.parameters.disconnectGui(self._guiTag)
+            self._guiTag = None
+        self.parameters = parameters
+        if parameters is not None:
+            self._guiTag = parameters.connectGui(self.ui)
+        for section in self.sections:
+            section.bind(parameters)
+        if parameters is not None:
+            modified = vtk.vtkCommand.ModifiedEvent
+            self.addObserver(parameters.parameterNode, modified, self._onParametersChanged)
+            # While a scene is read, references are put right after the last parameter change.
+            scene = slicer.mrmlScene
+            self.addObserver(scene, scene.EndImportEvent, self._onParametersChanged)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """All sections show the parameter node as it is now."""
+        for section in self.sections:
+            section.update()
+
+    def _onParametersChanged(self, caller, event) -> None:
+        self.refresh()
+
+    def _onSceneClosing(self, caller, event) -> None:
+        self.display.forget()
+
+    def _onRunEnded(self, registration: Registration) -> None:
+        if registration.result is not None:
+            self.display.showNewResult(registration.result.transform)
+        self.refresh()

@@ -1,0 +1,107 @@
+"""What a user does in the panel, for the tests: open the module, click, pick, wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import qt
+import slicer
+from PySide6 import QtCore, QtTest
+
+LEFT = QtCore.Qt.MouseButton.LeftButton
+
+
+class ModuleParent(slicer.qMRMLWidget):
+    """The widget into which Slicer puts a module's panel."""
+
+    isEntered = True
+
+
+class OpenModule:
+    """GlideReg's real widget, set up as Slicer does it, in a window of its own."""
+
+    def __init__(self) -> None:
+        import GlideReg
+
+        slicer.modules.glidereg = SimpleNamespace(path=GlideReg.__file__)
+        self.parent = ModuleParent()
+        self.parent.setLayout(qt.QVBoxLayout())
+        self.parent.setMRMLScene(slicer.mrmlScene)
+        self.parent.resize(480, 1000)
+        self.widget = GlideReg.GlideRegWidget(self.parent)
+        self.widget.setup()
+        self.parent.show()
+        self.processEvents()
+
+    @property
+    def panel(self) -> Any:
+        return self.widget.panel
+
+    @property
+    def ui(self) -> Any:
+        return self.widget.panel.ui
+
+    @property
+    def parameters(self) -> Any:
+        return self.widget.panel.parameters
+
+    @property
+    def logic(self) -> Any:
+        return self.widget.logic
+
+    def processEvents(self) -> None:
+        slicer.app.processEvents()
+
+    def click(self, name: str) -> None:
+        """Presses a button or check box with the mouse, as far as it can be pressed."""
+        widget = getattr(self.ui, name)
+        assert widget.visible, f"{name} cannot be seen"
+        QtTest.QTest.mouseClick(widget, LEFT, pos=QtCore.QPoint(8, 8))
+        self.processEvents()
+
+    def pick(self, name: str, text: str) -> None:
+        """Takes an entry of a list that drops down."""
+        widget = getattr(self.ui, name)
+        combo = (
+            widget if widget.className() == "QComboBox" else widget.findChildren(qt.QComboBox)[0]
+        )
+        index = combo.findText(text)
+        assert index >= 0, f"{name} has no {text}: {entries(combo)}"
+        combo.setCurrentIndex(index)
+        combo.activated.emit(index)
+        self.processEvents()
+
+    def openSection(self, name: str) -> None:
+        getattr(self.ui, name).collapsed = False
+        self.processEvents()
+
+    def waitUntil(self, condition: Callable[[], bool], seconds: float = 60.0) -> float:
+        """Lets the application live until a condition holds; gives the seconds that it took."""
+        start = time.monotonic()
+        while not condition():
+            assert time.monotonic() - start < seconds, "waited too long"
+            slicer.app.processEvents()
+            time.sleep(0.005)
+        return time.monotonic() - start
+
+    def waitForTheRun(self, seconds: float = 90.0) -> None:
+        self.waitUntil(lambda: self.logic.running is None, seconds)
+        self.processEvents()
+
+    def close(self) -> None:
+        self.widget.cleanup()
+        self.parent.setMRMLScene(None)
+        self.parent.deleteLater()
+
+
+def _comboOf(widget: Any) -> Any:
+    """The list itself, also of a node selector."""
+    return widget if widget.className() == "QComboBox" else widget.findChildren(qt.QComboBox)[0]
+
+
+def entries(combo: Any) -> list[str]:
+    combo = _comboOf(combo)
+    return [combo.itemText(index) for index in range(combo.count)]
