@@ -92,6 +92,14 @@ class _CancelWatch:
 _CANCELLED = "The run was cancelled; nothing was written."
 
 
+def _broken(error: ImportError) -> str:
+    package = (error.name or "a package").partition(".")[0]
+    return (
+        f"The Python package '{package}' is missing or broken; install it again (PyTorch: with the "
+        "extension of that name in 3D Slicer), then restart."
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job file named in ``arguments``; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -128,6 +136,12 @@ def main(arguments: list[str] | None = None) -> int:
             watch.finish()
         events.send("error", kind=error.kind, message=str(error))
         return error.exit_code
+    except ImportError as error:
+        if watch is not None:
+            watch.finish()
+        traceback.print_exc(file=sys.stderr)
+        events.send("error", kind="installation", message=_broken(error))
+        return 2
     except Exception as error:
         if watch is not None:
             watch.finish()

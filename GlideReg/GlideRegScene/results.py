@@ -8,6 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 
+from .colors import RANGE, jacobianColors
 from .inputs import LandmarkPairs, Request, landmarkPairs
 from .landmarks import addLandmarkPlot, addLandmarkTable, landmarkErrors
 from .nodes import CreatedNodes, isInScene
@@ -156,16 +157,17 @@ def _fillWarped(node, image: sitk.Image, request: Request, fixedResampled: bool)
 
 
 def _jacobianVolume(image: sitk.Image, name: str, created: CreatedNodes):
-    """The determinant on its own lattice, shown from 0 (or folded) to 2 around 1."""
+    """The determinant on its own lattice, in colors that tell shrinking, growing and folding."""
+    colors = jacobianColors(created.scene)
     node = created.add("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(node, sitk.GetArrayFromImage(image).astype(np.float32))
     node.SetIJKToRASMatrix(rasMatrix(image))
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     if display is not None:
-        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeFileDivergingBlueRed.txt")
+        display.SetAndObserveColorNodeID(colors.GetID())
         display.SetAutoWindowLevel(False)
-        display.SetWindowLevelMinMax(0.4, 1.6)
+        display.SetWindowLevelMinMax(*RANGE)
     return node
 
 

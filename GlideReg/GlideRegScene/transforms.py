@@ -12,9 +12,9 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 #: Marks our transform nodes, so that they are told from others after a scene is loaded.
 ATTRIBUTE = "GlideReg.Result"
-#: mm. VTK's default of 0.0075 would be most of the error of an inverse; below 1e-5 the float32
-#: vectors keep some points from ever converging (500 steps each, and a warning).
-INVERSE_TOLERANCE = 1e-5
+#: mm. VTK's default of 0.0075 would be most of the error of an inverse; below 1e-4 the float32
+#: vectors keep points a meter from the origin from converging (500 steps each, and a warning).
+INVERSE_TOLERANCE = 1e-4
 
 
 def gridTransform(image: sitk.Image) -> slicer.vtkOrientedGridTransform:

@@ -160,3 +160,21 @@ def test_a_wrong_job_file_is_one_error_event(text: str, words: str, tmp_path: Pa
     assert done.returncode == 2
     assert len(events) == 1
     assert words in events[0]["message"]
+
+
+def test_a_broken_package_gives_a_sentence_that_names_it(
+    small_files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "site" / "torch"
+    broken.mkdir(parents=True)
+    text = "raise ImportError('DLL load failed', name='torch._C')\n"
+    (broken / "__init__.py").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    worker = start_worker(quick_job(small_files, tmp_path / "out"), tmp_path)
+    output, log = worker.communicate(timeout=60)
+    last = events_of(output)[-1]
+    assert (last["event"], last["kind"]) == ("error", "installation")
+    assert "package 'torch' is missing or broken" in last["message"]
+    assert "DLL load failed" in log
+    assert worker.returncode == 2
+    assert not (tmp_path / "out").exists()

@@ -148,6 +148,22 @@ def test_every_node_that_appears_is_reported(request_, output, scene) -> None:
     assert result.transform in result.created
 
 
+def test_folding_looks_like_nothing_else_in_the_jacobian_overlay(request_, output) -> None:
+    node = importResults(request_, output, False).jacobian
+    table = node.GetDisplayNode().GetColorNode().GetLookupTable()
+    low, high = node.GetDisplayNode().GetWindowLevelMin(), node.GetDisplayNode().GetWindowLevelMax()
+    assert (low, high) == (0.0, 2.0)
+
+    def color(determinant: float) -> np.ndarray:
+        index = round((determinant - low) / (high - low) * 255)
+        return np.array(table.GetTableValue(int(np.clip(index, 0, 255)))[:3])
+
+    np.testing.assert_array_equal(color(-0.3), (1, 0, 1))
+    assert color(0.5)[2] > color(0.5)[0] + 0.3  # shrinks: blue
+    assert color(1.5)[0] > color(1.5)[2] + 0.3  # grows: red
+    assert color(1.0).min() > 0.9  # unchanged: white
+
+
 # --- landmarks ------------------------------------------------------------------------------------
 
 
