@@ -50,7 +50,7 @@ class DisplaySection(Section):
         super().bind(parameters)
         if parameters is not None:
             for node in display.compositeNodes(slicer.mrmlScene):
-                self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onChanged)
+                self.follow(node.GetID(), node, (vtk.vtkCommand.ModifiedEvent,), self._onChanged)
 
     def rememberViews(self) -> None:
         """Before a run: what "Restore unregistered" brings back. A shown result is not kept."""

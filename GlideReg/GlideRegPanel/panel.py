@@ -41,6 +41,7 @@ class Panel(VTKObservationMixin):
         )
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._onSceneClosing)
+        self.addObserver(scene, scene.EndImportEvent, self._onSceneRead)
 
     def bind(self, parameters) -> None:
         """Shows another parameter node; None when the module is left or the scene is closed.
@@ -59,9 +60,6 @@ class Panel(VTKObservationMixin):
         if parameters is not None:
             modified = vtk.vtkCommand.ModifiedEvent
             self.addObserver(parameters.parameterNode, modified, self._onParametersChanged)
-            # While a scene is read, references are put right after the last parameter change.
-            scene = slicer.mrmlScene
-            self.addObserver(scene, scene.EndImportEvent, self._onParametersChanged)
             self.refresh()
 
     def refresh(self) -> None:
@@ -74,6 +72,11 @@ class Panel(VTKObservationMixin):
 
     def _onSceneClosing(self, caller, event) -> None:
         self.display.forget()
+
+    def _onSceneRead(self, caller, event) -> None:
+        """The parameter node is often read before the nodes that it refers to."""
+        if self.parameters is not None:
+            self.parameters.parameterNode.Modified()
 
     def _onRunEnded(self, registration: Registration) -> None:
         if registration.result is not None:

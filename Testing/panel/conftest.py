@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,8 @@ if _TESTING not in sys.path:
 import slicer_harness  # noqa: E402
 
 slicer_harness.install()
+
+from driving import OpenModule, makePair  # noqa: E402
 
 from slicer_harness import slicer_parts  # noqa: E402
 from slicer_harness.scene import SceneHarness, fresh_scene  # noqa: E402
@@ -38,3 +41,19 @@ def scene() -> Iterator[SceneHarness]:
     harness = fresh_scene()
     yield harness
     harness.close()
+
+
+@pytest.fixture
+def module(scene: SceneHarness) -> Iterator[OpenModule]:
+    """GlideReg's real panel in the fresh scene, as after opening the module."""
+    slicer_parts.slicer.app.application_logic = scene.application
+    opened = OpenModule()
+    yield opened
+    opened.close()
+    slicer_parts.slicer.app.application_logic = None
+
+
+@pytest.fixture
+def pair(scene: SceneHarness) -> SimpleNamespace:
+    """A small synthetic pair that is registered in seconds, with landmarks."""
+    return makePair()

@@ -53,7 +53,9 @@ class OpenModule:
         return self.widget.logic
 
     def processEvents(self) -> None:
-        slicer.app.processEvents()
+        """Several times: a section that opens is laid out from the inside to the outside."""
+        for _ in range(4):
+            slicer.app.processEvents()
 
     def click(self, name: str) -> None:
         """Presses a button or check box with the mouse, as far as it can be pressed."""
@@ -78,6 +80,17 @@ class OpenModule:
         getattr(self.ui, name).collapsed = False
         self.processEvents()
 
+    def choose(self, pair: Any, landmarks: bool = True) -> None:
+        """Fills the panel for a run of a few seconds: fast, without encoder."""
+        self.ui.fixedVolumeSelector.setCurrentNode(pair.fixed)
+        self.ui.movingVolumeSelector.setCurrentNode(pair.moving)
+        if landmarks:
+            self.ui.fixedLandmarksSelector.setCurrentNode(pair.fixedPoints)
+            self.ui.movingLandmarksSelector.setCurrentNode(pair.movingPoints)
+        self.click("fastButton")
+        self.parameters.encoder = "none"
+        self.processEvents()
+
     def waitUntil(self, condition: Callable[[], bool], seconds: float = 60.0) -> float:
         """Lets the application live until a condition holds; gives the seconds that it took."""
         start = time.monotonic()
@@ -97,11 +110,33 @@ class OpenModule:
         self.parent.deleteLater()
 
 
+def makePair() -> SimpleNamespace:
+    """Fixed and moving volume with a known shift, and three landmarks in each (worst: "C")."""
+    import vtk
+
+    from GlideRegScene.self_test import makeShiftedPair
+
+    fixed, moving, shift = makeShiftedPair()
+    lists = []
+    for name, offset in (("Fixed points", shift * 0), ("Moving points", shift)):
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
+        for label, point in (("A", (30, 20, 10)), ("B", (-60, 10, 5)), ("C", (0, 45, 20))):
+            # The last pair does not correspond: 5 mm more than the shift.
+            wrong = (0, 0, 5.0) if label == "C" and offset.any() else (0, 0, 0)
+            position = [float(p + o + e) for p, o, e in zip(point, offset, wrong, strict=True)]
+            node.AddControlPoint(vtk.vtkVector3d(*position), label)
+        lists.append(node)
+    return SimpleNamespace(
+        fixed=fixed, moving=moving, shift=shift, fixedPoints=lists[0], movingPoints=lists[1]
+    )
+
+
 def _comboOf(widget: Any) -> Any:
     """The list itself, also of a node selector."""
     return widget if widget.className() == "QComboBox" else widget.findChildren(qt.QComboBox)[0]
 
 
 def entries(combo: Any) -> list[str]:
+    """The texts of a list that drops down."""
     combo = _comboOf(combo)
-    return [combo.itemText(index) for index in range(combo.count)]
+    return [combo.itemText(index) for index in range(combo.model().rowCount())]
