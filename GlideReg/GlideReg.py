@@ -44,14 +44,14 @@ class GlideReg(ScriptedLoadableModule):
 
 
 def _onStartupCompleted() -> None:
-    """Sample data, and our transforms put right in every scene that is loaded."""
-    from GlideRegScene.sample_data import registerSampleData
-
-    registerSampleData(Path(__file__).parent / "Resources" / "Icons")
+    """Our transforms are put right in every scene that is loaded; sample data is offered."""
     slicer.mrmlScene.AddObserver(
         slicer.vtkMRMLScene.EndImportEvent,
         lambda scene, event: transforms.restoreLoadedTransforms(slicer.mrmlScene),
     )
+    from GlideRegScene.sample_data import registerSampleData
+
+    registerSampleData(Path(__file__).parent / "Resources" / "Icons")
 
 
 class GlideRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
