@@ -35,7 +35,8 @@ class DisplaySection(Section):
             ui.deformationCombo.addItem(text)
         ui.jacobianLegend.text = _(
             "<span style='color:#1f5fb4'>blue</span>: below 1, smaller in the moving image; "
-            "<span style='color:#b4141f'>red</span>: above 1, larger"
+            "<span style='color:#b4141f'>red</span>: above 1, larger; "
+            "<span style='color:#c800c8'>magenta</span>: folded"
         )
         ui.beforeButton.connect("clicked()", lambda: self._showOverlay(True))
         ui.afterButton.connect("clicked()", lambda: self._showOverlay(False))

@@ -24,6 +24,7 @@ class Panel(VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         self.parameters = None
+        self._logic = logic
         self._guiTag: int | None = None
         self.masking = MaskingSection(self.ui)
         self.method = MethodSection(self.ui)
@@ -74,9 +75,9 @@ class Panel(VTKObservationMixin):
         self.display.forget()
 
     def _onSceneRead(self, caller, event) -> None:
-        """The parameter node is often read before the nodes that it refers to."""
+        """The parameter node is often read before the nodes that it refers to: look again."""
         if self.parameters is not None:
-            self.parameters.parameterNode.Modified()
+            self.bind(self._logic.getParameterNode())
 
     def _onRunEnded(self, registration: Registration) -> None:
         if registration.result is not None:

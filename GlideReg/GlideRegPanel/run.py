@@ -130,7 +130,7 @@ class RunSection(Section):
 
     def apply(self) -> None:
         """Starts a run with the choices of the panel."""
-        if self._starting or self.parameters is None:
+        if self._starting or self._logic.running is not None or self.parameters is None:
             return
         self._starting = True  # questions about packages are asked meanwhile
         self._onProgress(ProgressUpdate(_("Starting"), 0.0, None))
@@ -183,6 +183,7 @@ class RunSection(Section):
         if self._logic.running is not None:
             return
         self._watch.stop()
+        self.ui.cancelButton.enabled = True
         if self._progress is not None or self.ui.progressBar.maximum == 0:
             self._progress = None
             self.ui.progressBar.maximum = 100

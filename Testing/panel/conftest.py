@@ -19,7 +19,7 @@ import slicer_harness  # noqa: E402
 
 slicer_harness.install()
 
-from driving import OpenModule, makePair  # noqa: E402
+from driving import FinishedRun, OpenModule, makePair  # noqa: E402
 
 from slicer_harness import slicer_parts  # noqa: E402
 from slicer_harness.scene import SceneHarness, fresh_scene  # noqa: E402
@@ -57,3 +57,23 @@ def module(scene: SceneHarness) -> Iterator[OpenModule]:
 def pair(scene: SceneHarness) -> SimpleNamespace:
     """A small synthetic pair that is registered in seconds, with landmarks."""
     return makePair()
+
+
+@pytest.fixture(scope="session")
+def finishedRun(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """One real run by clicks, saved; it is made once, before the scene of the test that asks."""
+    harness = fresh_scene()
+    module = OpenModule()
+    try:
+        return FinishedRun.make(module, tmp_path_factory.mktemp("run") / "finished.mrb")
+    finally:
+        module.close()
+        harness.close()
+
+
+@pytest.fixture
+def finished(finishedRun: FinishedRun, module: OpenModule) -> OpenModule:
+    """The module with the result of a real run, loaded from the saved scene."""
+    assert slicer_parts.slicer.mrmlScene.ReadFromMRB(str(finishedRun.path))
+    module.processEvents()
+    return module

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,10 +107,93 @@ class OpenModule:
         self.waitUntil(lambda: self.logic.running is None, seconds)
         self.processEvents()
 
+    def resultTexts(self) -> dict[str, str]:
+        """The values of the section Result, by the name of what they measure."""
+        names = ("treMean", "treMedian", "worst", "folding", "jacobian", "time", "encoderUsed")
+        return {name: getattr(self.ui, f"{name}Value").text for name in names}
+
     def close(self) -> None:
         self.widget.cleanup()
         self.parent.setMRMLScene(None)
         self.parent.deleteLater()
+
+
+@dataclass
+class FinishedRun:
+    """What was seen in one real run from click to result, and the scene saved after it."""
+
+    path: Path
+    statusLines: list[str]
+    percents: list[int]
+    longestGap: float
+    longestGapAfterStart: float
+    seconds: float
+    resultTexts: dict[str, str]
+    overlay: str
+    opacity: float
+
+    @classmethod
+    def make(cls, module: OpenModule, path: Path) -> FinishedRun:
+        """Presses Register on the synthetic pair and watches until the result is there."""
+        from GlideRegScene import shown
+
+        module.choose(makePair())
+        lines: list[str] = []
+        percents: list[int] = []
+        heart = Heart()
+        start = time.monotonic()
+        module.click("applyButton")
+        heart.mark()
+
+        def over() -> bool:
+            if module.ui.statusLabel.text not in lines[-1:]:
+                lines.append(module.ui.statusLabel.text)
+            if module.ui.progressBar.visible:
+                percents.append(module.ui.progressBar.value)
+            return module.logic.running is None
+
+        module.waitUntil(over, 90)
+        seconds = time.monotonic() - start
+        module.processEvents()
+        heart.stop()
+        result = module.panel.result.transform
+        run = cls(
+            path,
+            lines,
+            percents,
+            heart.longest(),
+            heart.longest(sinceMark=True),
+            seconds,
+            module.resultTexts(),
+            shown.overlay(result) if result is not None else "",
+            shown.opacity(slicer.mrmlScene),
+        )
+        assert slicer.mrmlScene.WriteToMRB(str(path))
+        return run
+
+
+class Heart:
+    """A timer that ticks while the event loop is alive; says how long it stood still."""
+
+    def __init__(self) -> None:
+        self._beats = [time.monotonic()]
+        self._marked = 0
+        self._timer = qt.QTimer()
+        self._timer.setInterval(10)
+        self._timer.connect("timeout()", lambda: self._beats.append(time.monotonic()))
+        self._timer.start()
+
+    def mark(self) -> None:
+        self._beats.append(time.monotonic())
+        self._marked = len(self._beats) - 1
+
+    def stop(self) -> None:
+        self._timer.stop()
+
+    def longest(self, sinceMark: bool = False) -> float:
+        """The longest time without a beat, in seconds."""
+        beats = self._beats[self._marked if sinceMark else 0 :]
+        return max((b - a for a, b in itertools.pairwise(beats)), default=0.0)
 
 
 def makePair() -> SimpleNamespace:
