@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
+from .constants import keep_constants_alive
 from .slicer_parts import dialogs
 
 _NATIVE_MODULES = (QtWidgets, QtGui, QtCore, QtUiTools)
@@ -287,6 +288,7 @@ ctk.ctkMessageBox = QMessageBox
 def start_application() -> QtWidgets.QApplication:
     """The one QApplication, looking the same on every machine, with settings of its own."""
     global _application
+    keep_constants_alive()
     _application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["GlideReg tests"])
     _application.setOrganizationName("GlideReg stand-ins")
     _application.setStyle("Fusion")
