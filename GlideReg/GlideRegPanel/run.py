@@ -110,6 +110,7 @@ class RunSection(Section):
 
     def _showStatus(self, text: str, isError: bool = False) -> None:
         self.ui.statusLabel.text = text
+        self.ui.statusLabel.visible = bool(text)
         self.ui.statusLabel.styleSheet = _ERROR_STYLE if isError else ""
 
     def _followInputs(self) -> None:

@@ -32,6 +32,7 @@ class OpenModule:
         slicer.modules.glidereg = SimpleNamespace(path=GlideReg.__file__)
         self.parent = ModuleParent()
         self.parent.setLayout(qt.QVBoxLayout())
+        self.parent.layout().setContentsMargins(0, 0, 0, 0)
         self.parent.setMRMLScene(slicer.mrmlScene)
         self.parent.resize(480, 1000)
         self.widget = GlideReg.GlideRegWidget(self.parent)
