@@ -41,6 +41,11 @@ class RunSection(Section):
         self._watch.connect("timeout()", self._lookForTheEnd)
         self._showStatus("")
 
+    def bind(self, parameters) -> None:
+        super().bind(parameters)
+        if parameters is None and self._logic.running is None:
+            self._watch.stop()  # after a reload of the module its widgets are gone
+
     # --- what is shown ----------------------------------------------------------------------------
 
     def update(self) -> None:

@@ -62,6 +62,27 @@ def test_apply_promises_no_time_that_nobody_knows(
     assert module.ui.applyButton.text == "Register"
 
 
+def test_apply_knows_no_time_for_a_gpu(
+    module: OpenModule, pair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    module.choose(pair)
+    assert module.ui.applyButton.text == "Register"
+    module.ui.deviceCombo.setCurrentIndex(1)
+    assert module.parameters.device.value == "cpu"
+    assert module.ui.applyButton.text == "Register (about 10 s on CPU)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "10 s"), (44, "40 s"), (46, "50 s"), (100, "2 min"), (3600, "60 min"), (9000, "2 h")],
+)
+def test_times_are_told_as_people_do(seconds: float, text: str) -> None:
+    from GlideRegPanel.wording import duration
+
+    assert duration(seconds) == text
+
+
 def test_apply_follows_voxels_transforms_and_outputs(module: OpenModule, pair: Any) -> None:
     ui, parameters = module.ui, module.parameters
     empty = _node("vtkMRMLScalarVolumeNode", "Empty")
@@ -352,3 +373,27 @@ def test_a_picture_of_the_panel_is_not_blank(module: OpenModule, tmp_path: Path)
     assert len({image.pixel(x, y) for x in range(0, 480, 3) for y in range(0, 700, 3)}) > 20
     assert isinstance(module.ui.noticeLabel, qt.QLabel)
     assert module.ui.noticeLabel.text == "Research use only. Not a medical device."
+
+
+def test_a_node_is_followed_only_while_it_has_the_role(scene: Any) -> None:
+    from GlideRegPanel.section import Section
+
+    section, heard = Section(ui=None), []
+    first, second = (_node("vtkMRMLScalarVolumeNode", name) for name in ("first", "second"))
+
+    def listen(caller: Any, event: str) -> None:
+        heard.append(caller.GetName())
+
+    def change() -> list[str]:
+        heard.clear()
+        first.Modified()
+        second.Modified()
+        return list(heard)
+
+    section.follow("fixed", first, ("ModifiedEvent",), listen)
+    section.follow("moving", first, ("ModifiedEvent",), listen)
+    assert change() == ["first", "first"]
+    section.follow("fixed", second, ("ModifiedEvent",), listen)
+    assert change() == ["first", "second"]
+    section.bind(None)
+    assert change() == []

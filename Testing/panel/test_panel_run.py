@@ -254,3 +254,4 @@ def test_closing_the_application_ends_the_run_at_once(module: OpenModule, pair: 
     _start(module, pair)
     module.widget.cleanup()
     assert module.logic.running is None and not _runFolders() and not _workers()
+    assert not module.panel.run._watch.isActive(), "its widgets may be gone"
