@@ -49,7 +49,10 @@ def panel_picture(path: Path) -> None:
     module.parent.resize(WIDTH, module.parent.sizeHint.height())
     module.processEvents()
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert QtWidgets.QWidget.grab(module.parent).save(str(path))
+    last = module.ui.cacheSection
+    bottom = last.mapTo(module.parent, last.rect.bottomLeft()).y() + 12
+    picture = QtWidgets.QWidget.grab(module.parent).copy(0, 0, WIDTH, bottom)
+    assert picture.save(str(path))
     module.close()
     harness.close()
 
