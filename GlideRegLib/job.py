@@ -23,8 +23,10 @@ _PLAN = {"read": 1.0, "report": 4.0, "save": 4.0}
 class Job:
     """Paths of the inputs, the output folder and the settings.
 
-    Landmark files come in corresponding pairs; several pairs are joined. ``jacobian`` also writes
-    jacobian.nii.gz.
+    Landmark files come in corresponding pairs; several pairs are joined. ``outputs``: "files" (all
+    that :meth:`Result.save` writes, and report.html) or "images" (only what another program needs
+    to go on: :meth:`Result.save_images`, uncompressed and quick). ``jacobian`` adds
+    jacobian.nii.gz to the files.
     """
 
     fixed: str
@@ -38,6 +40,7 @@ class Job:
     fixed_labels: str | None = None
     moving_labels: str | None = None
     jacobian: bool = False
+    outputs: str = "files"
 
     def to_json(self) -> str:
         """As text for ``job.json``."""
@@ -64,6 +67,8 @@ class Job:
                 )
                 + f". Known are {', '.join(sorted(known))}."
             )
+        if data.get("outputs", "files") not in ("files", "images"):
+            raise SettingsError('The "outputs" of a job are "files" or "images".')
         data["settings"] = Settings.from_dict(data.get("settings") or {})
         for name in ("fixed_landmarks", "moving_landmarks"):
             value = data.get(name) or ()
@@ -86,7 +91,7 @@ class Inputs:
 def run_job(job: Job, progress: Progress | None = None) -> dict:
     """Reads, registers, measures and writes; returns the content of ``result.json``.
 
-    Files in ``job.output``: see :meth:`Result.save`, and ``report.html``. All or none are written.
+    Files in ``job.output``: see :class:`Job`. All or none are written.
     Raises a :class:`GlideRegError` with one sentence.
     """
     progress = progress or Progress()
@@ -108,16 +113,21 @@ def run_job(job: Job, progress: Progress | None = None) -> dict:
         if inputs.labels is not None:
             result.report["quality"].update(result.label_quality(*inputs.labels))
         progress.update(0.4)
-        from .report import build_report
+        html = None
+        if job.outputs == "files":
+            from .report import build_report
 
-        warped = result.warp(inputs.moving)
-        progress.update(0.5)
-        html = build_report(
-            result, inputs.fixed, inputs.moving, warped, errors=errors, labels=inputs.labels
-        )
+            warped = result.warp(inputs.moving)
+            progress.update(0.5)
+            html = build_report(
+                result, inputs.fixed, inputs.moving, warped, errors=errors, labels=inputs.labels
+            )
     with progress.stage("save"):
-        extra = {"report.html": html}
-        result.save(job.output, inputs.moving, extra, progress.check, job.jacobian)
+        if html is None:
+            result.save_images(job.output, inputs.moving, progress.check)
+        else:
+            extra = {"report.html": html}
+            result.save(job.output, inputs.moving, extra, progress.check, job.jacobian)
     return result.report
 
 

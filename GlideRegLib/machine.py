@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .errors import MemoryExceededError, SettingsError
 
@@ -22,6 +22,15 @@ def configure_process() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+
+def lower_priority() -> None:
+    """Lets others on this machine go first, so that a desktop stays usable during a run."""
+    import psutil
+
+    with suppress(psutil.Error, OSError):
+        idle = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 10)  # Windows has classes
+        psutil.Process().nice(idle)
 
 
 def resolve_device(name: str) -> str:

@@ -203,10 +203,7 @@ class Result:
         import SimpleITK as sitk
 
         with whole_folder(folder) as partial:
-            warped = self.warp(moving)
-            if self.modality == "ct" or _is_integer(moving.array):
-                warped = Volume(np.round(warped.array).astype(np.int16), warped.grid)
-            sitk.WriteImage(warped.to_sitk(), str(partial / "warped.nii.gz"), True)
+            sitk.WriteImage(self._warped_image(moving), str(partial / "warped.nii.gz"), True)
             check()
             sitk.WriteTransform(self.to_sitk(), str(partial / "transform.h5"))
             check()
@@ -219,10 +216,41 @@ class Result:
                 image = self.coarse_jacobian().to_sitk()
                 sitk.WriteImage(image, str(partial / "jacobian.nii.gz"), True)
                 check()
-            text = json.dumps(self.report, indent=2, allow_nan=False)
-            (partial / "result.json").write_text(text + "\n", encoding="utf-8")
+            self._write_report(partial)
             for name, content in (extra or {}).items():
                 (partial / name).write_text(content, encoding="utf-8")
+
+    def save_images(
+        self, folder: str | Path, moving: Volume, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Writes warped.mha, displacement.mha and jacobian.mha (:meth:`coarse_jacobian`),
+        uncompressed, and result.json: for a program that reads them at once. All or none.
+
+        Raises :class:`OutputError` when the folder cannot be written.
+        """
+        import SimpleITK as sitk
+
+        with whole_folder(folder) as partial:
+            sitk.WriteImage(self._warped_image(moving), str(partial / "warped.mha"))
+            check()
+            vectors = sitk.Cast(self.total_field().to_sitk(), sitk.sitkVectorFloat32)
+            sitk.WriteImage(vectors, str(partial / "displacement.mha"))
+            check()
+            jacobian = self.coarse_jacobian().to_sitk()
+            sitk.WriteImage(jacobian, str(partial / "jacobian.mha"))
+            check()
+            self._write_report(partial)
+
+    def _warped_image(self, moving: Volume) -> SimpleITK.Image:
+        """The warped moving image, with integers where the moving image has them."""
+        warped = self.warp(moving)
+        if self.modality == "ct" or _is_integer(moving.array):
+            warped = Volume(np.round(warped.array).astype(np.int16), warped.grid)
+        return warped.to_sitk()
+
+    def _write_report(self, folder: Path) -> None:
+        text = json.dumps(self.report, indent=2, allow_nan=False)
+        (folder / "result.json").write_text(text + "\n", encoding="utf-8")
 
 
 class whole_folder:  # noqa: N801 - used as a function, like contextlib.suppress

@@ -3,7 +3,7 @@
 Prints JSON lines on stdout: ``{"event": "stage" | "progress" | "message" | "result" | "error"}``.
 A file ``cancel`` beside the job file, or SIGTERM, ends the run within two seconds; outputs are
 written whole or not at all. Exit code 0, 2 (an input or setting cannot be used), 130 (cancelled)
-or 1 (a fault of ours).
+or 1 (a fault of ours). With ``GLIDEREG_LOW_PRIORITY`` set it lets other programs go first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .progress import Progress, ProgressEvent
 
 #: Seconds between looks for the cancel file, and how long a step may go on after the wish.
 _POLL = 0.1
-_GRACE = 1.2
+_GRACE = 1.0
 
 
 class _Events:
@@ -121,6 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
         watch = _CancelWatch(path.parent / "cancel", events)
         job = Job.from_json(text)
         watch.output = Path(job.output)
+        if os.environ.get("GLIDEREG_LOW_PRIORITY"):
+            machine.lower_priority()
         report = run_job(job, Progress(events.forward, watch.wanted))
         watch.finish()
         events.send(

@@ -62,6 +62,9 @@ class DisplaySection(Section):
     def showNewResult(self, transform) -> None:
         """After a run: the warped volume over the fixed one, half and half."""
         display.showResult(transform)
+        fixed = transform.GetNodeReference(transform.GetFixedNodeReferenceRole())
+        if fixed is not None:
+            display.bringIntoView(fixed)
         self.update()
 
     def forget(self) -> None:

@@ -5,6 +5,8 @@ import vtk
 from slicer.util import VTKObservationMixin
 
 from GlideRegRun.registration import Registration
+from GlideRegScene.results import WARPED_ROLE, belongsTo
+from GlideRegScene.transforms import isOurs
 
 from .cache import CacheSection
 from .display import DisplaySection
@@ -63,13 +65,31 @@ class Panel(VTKObservationMixin):
             self.addObserver(parameters.parameterNode, modified, self._onParametersChanged)
             self.refresh()
 
+    def close(self) -> None:
+        """The module is closed or reloaded: lets go of the scene."""
+        self.bind(None)
+        self.removeObservers()
+        self.run.close()
+
     def refresh(self) -> None:
         """All sections show the parameter node as it is now."""
         for section in self.sections:
             section.update()
 
     def _onParametersChanged(self, caller, event) -> None:
+        self._forgetOutputsOfOthers()
         self.refresh()
+
+    def _forgetOutputsOfOthers(self) -> None:
+        """Other inputs were chosen: their result gets nodes of its own, and the panel says so."""
+        chosen = self.parameters
+        transform = chosen.transform
+        if transform is None or None in (chosen.fixedVolume, chosen.movingVolume):
+            return
+        if isOurs(transform) and not belongsTo(transform, chosen) and not self._logic.running:
+            if chosen.warpedVolume is transform.GetNodeReference(WARPED_ROLE):
+                chosen.warpedVolume = None
+            chosen.transform = None
 
     def _onSceneClosing(self, caller, event) -> None:
         self.display.forget()

@@ -8,6 +8,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from GlideRegRun.dependencies import MissingDependency
 from GlideRegRun.registration import ProgressUpdate, Registration
 from GlideRegScene.parameters import Device
 
@@ -45,6 +46,10 @@ class RunSection(Section):
         super().bind(parameters)
         if parameters is None and self._logic.running is None:
             self._watch.stop()  # after a reload of the module its widgets are gone
+
+    def close(self) -> None:
+        """The module's widgets go: nothing may look at them any more."""
+        self._watch.stop()
 
     # --- what is shown ----------------------------------------------------------------------------
 
@@ -154,7 +159,9 @@ class RunSection(Section):
             self._progress = None
             sentence = sentenceFor(error)
             self._showStatus(sentence, isError=True)
-            slicer.util.errorDisplay(sentence, windowTitle="GlideReg")
+            # The user has just declined, or pip has shown its own window: one is enough.
+            if not isinstance(error, MissingDependency):
+                slicer.util.errorDisplay(sentence, windowTitle="GlideReg")
         finally:
             self._starting = False
             self.update()

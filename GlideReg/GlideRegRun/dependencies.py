@@ -17,10 +17,16 @@ class MissingDependency(Exception):  # noqa: N818 - the name says what it is
 
 def ensureInstalled(requirements: Path) -> None:
     """Installs what is missing, after asking. Raises MissingDependency with one sentence."""
-    if not isTorchInstalled():
-        _installTorch()
     import slicer.packaging
 
+    version = torchVersion()
+    if version is None:
+        _installTorch()
+    elif not slicer.packaging.pip_check(f"torch{TORCH_REQUIREMENT}"):
+        raise MissingDependency(
+            f"PyTorch {version} is installed, but GlideReg needs {TORCH_REQUIREMENT[2:]} or newer; "
+            "update it with the module PyTorch Util, and restart Slicer."
+        )
     try:
         slicer.packaging.pip_ensure(
             slicer.packaging.load_requirements(str(requirements)), requester="GlideReg"
@@ -36,16 +42,28 @@ def ensureInstalled(requirements: Path) -> None:
         ) from error
 
 
-def isTorchInstalled() -> bool:
-    """Whether PyTorch is installed, without importing it."""
+def missingPackages(requirements: Path) -> list[str]:
+    """What would have to be installed first."""
+    import slicer.packaging
+
+    needed = [f"torch{TORCH_REQUIREMENT}"]
+    needed += [str(r) for r in slicer.packaging.load_requirements(str(requirements))]
+    return [name for name in needed if not slicer.packaging.pip_check(name)]
+
+
+def torchVersion() -> str | None:
+    """The version of PyTorch that is installed, without importing it; None when there is none."""
     try:
-        importlib.metadata.version("torch")
+        return importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return None
 
 
 def _installTorch() -> None:
+    import slicer
+
+    if slicer.app.testingEnabled():  # the PyTorch extension would install without asking
+        raise MissingDependency("PyTorch is missing; nothing is installed in testing mode.")
     try:
         import PyTorchUtils
     except ImportError as error:
@@ -63,4 +81,6 @@ def _installTorch() -> None:
             "Install button."
         ) from error
     if torch is None:
-        raise MissingDependency("GlideReg needs PyTorch; nothing was installed and nothing run.")
+        raise MissingDependency(
+            "GlideReg needs PyTorch; nothing was installed and nothing was run."
+        )

@@ -1,7 +1,7 @@
 """The library's worker as a child process: events out, a wish to cancel in, no remains.
 
 PythonSlicer is a launcher: ending it alone would leave the Python that it started. So a cancel file
-asks first (the worker gives way within 1.5 seconds), then the whole tree is ended.
+asks first (the worker gives way within about a second), then the whole tree is ended.
 """
 
 import json
@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import slicer
 
 #: Seconds between the wish to cancel and the end of the whole process tree.
-GRACE = 1.6
+GRACE = 1.3
 
 # The library's folder goes to the front of the child's path, whatever the launcher does to
 # PYTHONPATH.
@@ -27,6 +28,10 @@ _START = (
 )
 
 
+#: UTF-8 whatever the system's code page is; the application stays usable during the run.
+_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "GLIDEREG_LOW_PRIORITY": "1"}
+
+
 class WorkerProcess:
     """One run of the worker on ``folder/job.json``.
 
@@ -34,9 +39,14 @@ class WorkerProcess:
     strings for whatever else it printed.
     """
 
-    def __init__(self, folder: Path, library: Path) -> None:
+    def __init__(
+        self, folder: Path, library: Path, afterwards: Callable[[], None] = lambda: None
+    ) -> None:
+        """``afterwards`` is called in the reading thread when the worker ended well: to read its
+        files without holding up the application."""
         self._folder = folder
         self._library = library
+        self._afterwards = afterwards
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         self._process: subprocess.Popen | None = None
         self._ended = False
@@ -47,7 +57,7 @@ class WorkerProcess:
         arguments = [pythonExecutable(), "-c", _START, str(self._library)]
         self._process = slicer.util.launchConsoleProcess(
             [*arguments, str(self._folder / "job.json")],
-            updateEnvironment={"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"},
+            updateEnvironment=_ENVIRONMENT,
         )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -98,7 +108,8 @@ class WorkerProcess:
                 self._lines.put(line)
         except (OSError, ValueError):  # the pipe was closed under us
             pass
-        self._process.wait()
+        if self._process.wait() == 0:
+            self._afterwards()
         self._lines.put(None)
 
 
@@ -111,7 +122,9 @@ def pythonExecutable() -> str:
     for name in ("PythonSlicer", "PythonSlicer.exe"):
         if home and (Path(home) / "bin" / name).is_file():
             return str(Path(home) / "bin" / name)
-    return sys.executable
+    if Path(sys.executable).name.lower().startswith("python"):
+        return sys.executable
+    raise FileNotFoundError("PythonSlicer was not found beside this application")
 
 
 def killTree(process: subprocess.Popen) -> None:

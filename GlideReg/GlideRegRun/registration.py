@@ -5,19 +5,25 @@ Callbacks run in the caller's thread, where nodes and widgets may be touched.
 """
 
 import json
-import shutil
-import tempfile
+import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from GlideRegScene.inputs import Request, writeInputs
-from GlideRegScene.results import ResultNodes, importResults
+import slicer
 
+from GlideRegScene.inputs import CollectedInputs, Request, collectInputs
+from GlideRegScene.nodes import isBusy
+from GlideRegScene.results import ResultFiles, ResultNodes, importResults, readFiles
+
+from .folders import makeFolder, removeFolder, removeStaleFolders
 from .process import WorkerProcess
 
+#: Seconds that the end of the application waits for a killed worker.
+_QUIT_SECONDS = 3.0
 #: Stages of the library in the user's words.
 STAGES = {
     "read": "Reading",
@@ -34,6 +40,9 @@ STAGES = {
 }
 
 _MEMORY_CODES = {-9, 137, 0xC0000017}
+#: What PythonSlicer's launcher prints when the Python that it started was ended; it then exits
+#: with 1, whatever the reason was.
+_LAUNCHER_SAYS = "exit abnormally"
 _MEMORY = (
     "The computation was ended by the system, most likely because memory ran out; close other "
     "programs, take the preset Fast, or a larger spacing."
@@ -72,56 +81,57 @@ class Registration:
         self._onProgress = onProgress or (lambda update: None)
         self._onFinished = onFinished or (lambda registration: None)
         self._folder: Path | None = None
+        self._inputs: CollectedInputs | None = None
+        self._writer: threading.Thread | None = None
+        self._failure: Exception | None = None
         self._process: WorkerProcess | None = None
         self._outcome: dict | None = None
-        self._fixedResampled = False
+        self._files: ResultFiles | None = None
+        self._stopped = False
         self._abandoned = False
 
     def start(self) -> None:
-        """Writes the inputs and starts the worker.
+        """Takes the inputs from the scene; they are written and the worker is started by others.
 
         Raises the library's GlideRegError, one sentence, and leaves nothing behind.
         """
-        from GlideRegLib.errors import GlideRegError, InputError, OutputError
+        from GlideRegLib.errors import InputError, OutputError
 
         problem = self.request.problem()
         if problem:
             raise InputError(problem)
-        self._folder = Path(tempfile.mkdtemp(prefix="GlideReg-", dir=temporaryFolder()))
+        removeStaleFolders()
         try:
-            self._onProgress(ProgressUpdate("Writing inputs", 0.0, None))
-            written = writeInputs(self.request, self._folder)
-            self._fixedResampled = written.fixedResampled
-            job = {**written.job, "output": str(self._folder / "output")}
-            (self._folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-            self._process = WorkerProcess(self._folder, self._library)
-            self._process.start()
-        except GlideRegError:
-            self._removeFolder()
+            self._folder = makeFolder()
+        except OSError as error:
+            raise OutputError(_noFolder(error)) from error
+        self._report(ProgressUpdate("Writing inputs", 0.0, None))
+        try:
+            self._inputs = collectInputs(self.request, self._folder)
+        except Exception:
+            removeFolder(self._folder)
             raise
-        except (OSError, RuntimeError) as error:
-            self._removeFolder()
-            raise OutputError(
-                f"The run could not be started ({_firstLine(error)}); check that the temporary "
-                "folder of Slicer has space and can be written."
-            ) from error
         self.state = "running"
+        self._writer = threading.Thread(target=self._write, daemon=True)
+        self._writer.start()
 
     def poll(self) -> bool:
         """Takes in what the worker said; True once the run is over and its nodes are there."""
         if self.state != "running":
             return True
-        for event in self._process.poll():
-            self._take(event)
-        if self._process.finished:
-            self._finish()
+        if self._process is None:
+            self._pollWriting()
+        else:
+            self._pollWorker()
         return self.state != "running"
 
     def cancel(self) -> None:
         """Asks the worker to stop; the next polls see to it that it does within two seconds."""
-        if self.state == "running":
+        if self.state == "running" and not self._stopped:
+            self._stopped = True
             self.log.append("Cancelled by the user.")
-            self._process.cancel()
+            if self._process is not None:
+                self._process.cancel()
 
     def abandon(self) -> None:
         """The scene is being closed: stop, and bring nothing back."""
@@ -131,9 +141,12 @@ class Registration:
     def kill(self) -> None:
         """The application ends: stop at once."""
         if self.state == "running":
-            self._abandoned = True
-            self._process.kill()
-            self.wait()
+            self.abandon()
+            if self._process is not None:
+                self._process.kill()
+            deadline = time.monotonic() + _QUIT_SECONDS
+            while not self.poll() and time.monotonic() < deadline:
+                time.sleep(0.02)
 
     def wait(self, processEvents: Callable[[], None] = lambda: None, interval: float = 0.05):
         """Polls until the run is over; ``processEvents`` keeps the application alive."""
@@ -142,68 +155,118 @@ class Registration:
             time.sleep(interval)
         return self.result
 
-    # --- inside -----------------------------------------------------------------------------------
+    # --- writing, in a thread of its own -----------------------------------------------------
+
+    def _write(self) -> None:
+        try:
+            self._inputs.write(lambda: not self._stopped)
+            job = {**self._inputs.job, "output": str(self._folder / "output")}
+            (self._folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        except Exception as error:  # told to the user by the next poll
+            self._failure = error
+        if self._stopped:
+            removeFolder(self._folder)
+
+    def _pollWriting(self) -> None:
+        if self._stopped:
+            self._end("cancelled", "")
+        elif not self._writer.is_alive():
+            try:
+                if self._failure is not None:
+                    raise self._failure
+                self._process = WorkerProcess(self._folder, self._library, self._readFiles)
+                self._process.start()
+            except Exception as error:
+                self.log.append(traceback.format_exc())
+                self._end("failed", _notStarted(error))
+
+    # --- the worker -------------------------------------------------------------------------------
+
+    def _pollWorker(self) -> None:
+        for event in self._process.poll():
+            self._take(event)
+        if self._process.finished and not isBusy(slicer.mrmlScene):
+            self._finish()
 
     def _take(self, event: dict | str) -> None:
         if isinstance(event, str):
             self.log.append(event)
         elif event["event"] in ("stage", "progress"):
             stage = STAGES.get(event["stage"], event["stage"].capitalize())
-            update = ProgressUpdate(stage, event["fraction"], event["seconds_left"])
             if event["event"] == "stage":
                 self.log.append(f"{stage} ({100 * event['fraction']:.0f} %)")
-            if not self._abandoned:
-                self._onProgress(update)
+            self._report(ProgressUpdate(stage, event["fraction"], event["seconds_left"]))
         elif event["event"] == "message":
             self.log.append(f"{event['level']}: {self._readable(event['text'])}")
         else:
             self._outcome = event
 
-    def _finish(self) -> None:
+    def _readFiles(self) -> None:
+        """In the reading thread: what the worker wrote, so that the application is not held up."""
         try:
-            self.state, self.error = self._judge()
-            if self.state == "succeeded":
-                self._bringBack()
-        finally:
-            self._removeFolder()
-        if self.error:
-            self.log.append(f"error: {self.error}")
-        self._onFinished(self)
+            self._files = readFiles(self._folder / "output")
+        except Exception as error:  # told to the user when the run is judged
+            self._failure = error
+
+    def _finish(self) -> None:
+        state, sentence = self._judge()
+        if state == "succeeded":
+            state, sentence = self._bringBack()
+        self._end(state, sentence)
+
+    def _end(self, state: str, sentence: str) -> None:
+        if not (self._writer is not None and self._writer.is_alive()):
+            removeFolder(self._folder)  # else the writer does it when it gives way
+        self.state, self.error = state, sentence
+        if sentence:
+            self.log.append(f"error: {sentence}")
+        self._call(self._onFinished, self)
+
+    def _report(self, update: ProgressUpdate) -> None:
+        if not self._abandoned:
+            self._call(self._onProgress, update)
+
+    def _call(self, callback: Callable, argument: object) -> None:
+        """A fault of a caller's callback must not cost the run."""
+        try:
+            callback(argument)
+        except Exception:
+            self.log.append(traceback.format_exc())
+            logging.exception("A callback of the registration failed.")
 
     def _judge(self) -> tuple[str, str]:
         """State and sentence from what the worker said last and how it ended."""
         outcome = self._outcome or {}
         code = self._process.returnCode
-        if outcome.get("event") == "result" and not self._wasCancelled():
-            return "succeeded", ""
-        if self._wasCancelled() or outcome.get("kind") == "cancelled":
+        if self._stopped or outcome.get("kind") == "cancelled":
             return "cancelled", ""
+        if outcome.get("event") == "result":
+            return "succeeded", ""
         if outcome.get("event") == "error":
             return "failed", self._readable(outcome["message"])
-        if code in _MEMORY_CODES:
+        if code in _MEMORY_CODES or any(_LAUNCHER_SAYS in line for line in self.log[-20:]):
             return "failed", _MEMORY
         return "failed", (
             f"The computation ended unexpectedly (exit code {code}); nothing was changed. The log "
             "shows its last lines."
         )
 
-    def _wasCancelled(self) -> bool:
-        return self._abandoned or self._process.cancelled
-
-    def _bringBack(self) -> None:
+    def _bringBack(self) -> tuple[str, str]:
         from GlideRegLib.errors import GlideRegError
 
         try:
-            self.result = importResults(self.request, self._folder / "output", self._fixedResampled)
+            if self._files is None:
+                raise self._failure or RuntimeError("the worker's files are missing")
+            self.result = importResults(self.request, self._files, self._inputs.fixedMatrix)
         except GlideRegError as error:
-            self.state, self.error = "failed", str(error)
+            return "failed", str(error)
         except Exception as error:
             self.log.append(traceback.format_exc())
-            self.state = "failed"
-            self.error = (
-                f"The result could not be put into the scene ({_firstLine(error)}); the scene is "
-                "as it was."
+            return "failed", (
+                f"The result could not be put into the scene ({firstLine(error)}); the scene is as "
+                "it was."
             )
+        return "succeeded", ""
 
     def _readable(self, text: str) -> str:
         """The worker's sentence with roles in the place of our temporary files."""
@@ -220,19 +283,21 @@ class Registration:
                     text = text.replace(quoted, words[0].lower() + words[1:])
         return text.replace(str(self._folder), "the folder of the run")
 
-    def _removeFolder(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+
+def _noFolder(error: Exception) -> str:
+    return (
+        f"The run could not be started ({firstLine(error)}); check that the temporary folder of "
+        "Slicer has space and can be written."
+    )
 
 
-def temporaryFolder() -> str | None:
-    """Slicer's own temporary folder, which the user can choose; None for the system's."""
-    import slicer
+def _notStarted(error: Exception) -> str:
+    from GlideRegLib.errors import GlideRegError
 
-    path = getattr(getattr(slicer, "app", None), "temporaryPath", None)
-    return path if isinstance(path, str) and Path(path).is_dir() else None
+    return str(error) if isinstance(error, GlideRegError) else _noFolder(error)
 
 
-def _firstLine(error: Exception) -> str:
+def firstLine(error: Exception) -> str:
+    """What went wrong, on one line."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0]

@@ -207,5 +207,16 @@ def jumpToWorstLandmark(transformNode) -> tuple[str, float] | None:
     return label, error
 
 
+def bringIntoView(volume) -> None:
+    """Moves every slice view that does not cut a volume to its center."""
+    bounds = np.zeros(6)
+    volume.GetSliceBounds(bounds, None)
+    low, high = bounds[::2], bounds[1::2]
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode", volume.GetScene()):
+        middle = np.array([node.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)])
+        if np.any(middle < low) or np.any(middle > high):
+            node.JumpSliceByCentering(*((low + high) / 2).tolist())
+
+
 def _ifPresent(scene, nodeId: str | None) -> str | None:
     return nodeId if nodeId and scene.GetNodeByID(nodeId) is not None else None

@@ -4,7 +4,9 @@ Everything is written as the user sees it, in world coordinates: a parent transf
 segmentation or a markups list counts. File names are neutral; they name no patient.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +46,7 @@ class Request:
         if self.fixedVolume is self.movingVolume:
             return "The fixed and the moving volume are the same; choose two volumes."
         for role, node in (("fixed", self.fixedVolume), ("moving", self.movingVolume)):
-            if node.GetImageData() is None:
+            if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
                 return f"The {role} volume is empty; load or choose one with voxels."
             if node.GetImageData().GetNumberOfScalarComponents() != 1:
                 return f"The {role} volume has several values per voxel; choose a scalar volume."
@@ -69,29 +71,45 @@ class Request:
                 "leave Initial transform empty."
             )
         if self.transform is not None and self.transform in (*parents, start):
-            return "The output transform is in use by an input; choose another one."
+            return (
+                "An input volume is under the output transform; choose Create new as the output, "
+                "or take the volume out from under it."
+            )
         return ""
 
 
 @dataclass
-class WrittenInputs:
-    """The job file's values, and where the fixed grid could not be kept."""
+class CollectedInputs:
+    """What the worker will read: taken from the scene at once, written later, in any thread.
+
+    ``job`` are the job file's values. ``fixedMatrix`` is where the fixed voxels were (index to
+    world RAS); None when its grid could not be kept and a resampled copy is registered.
+    """
 
     job: dict
-    fixedResampled: bool
+    fixedMatrix: np.ndarray | None
+    _writers: list[Callable[[], None]] = field(default_factory=list)
+
+    def write(self, goOn: Callable[[], bool] = lambda: True) -> None:
+        """Writes all files, as long as ``goOn``. No node is touched: voxels are read as arrays."""
+        for writer in self._writers:
+            if goOn():
+                writer()
 
 
-def writeInputs(request: Request, folder: Path) -> WrittenInputs:
-    """Writes volumes (.mha), masks, landmarks and the start into ``folder``.
+def collectInputs(request: Request, folder: Path) -> CollectedInputs:
+    """Volumes (.mha), masks, landmarks and the start, to be written into ``folder``.
 
     Raises the library's InputError with one sentence when a node cannot be used.
     """
-    fixed, fixedResampled = worldImage(request.fixedVolume)
-    moving, _ = worldImage(request.movingVolume)
-    job = {"settings": dict(request.settings), "jacobian": True}
-    for role, image in (("fixed", fixed), ("moving", moving)):
+    job: dict = {"settings": dict(request.settings), "outputs": "images"}
+    collected = CollectedInputs(job, None)
+    for role, node in (("fixed", request.fixedVolume), ("moving", request.movingVolume)):
         job[role] = str(folder / f"{role}.mha")
-        sitk.WriteImage(image, job[role])
+        source, resampled = worldSource(node)
+        collected._writers.append(partial(_writeImage, source, job[role]))
+        if role == "fixed" and not resampled:
+            collected.fixedMatrix = worldMatrix(node)
     masks = (
         ("fixed", request.fixedMask, request.fixedSegment, request.fixedVolume),
         ("moving", request.movingMask, request.movingSegment, request.movingVolume),
@@ -99,38 +117,53 @@ def writeInputs(request: Request, folder: Path) -> WrittenInputs:
     for role, node, segment, volume in masks:
         if node is not None:
             job[f"{role}_mask"] = str(folder / f"{role}-mask.mha")
-            sitk.WriteImage(maskImage(node, segment, volume), job[f"{role}_mask"], True)
+            mask = maskImage(node, segment, volume)
+            collected._writers.append(partial(sitk.WriteImage, mask, job[f"{role}_mask"], True))
     if request.fixedLandmarks is not None:
         from GlideRegLib.landmarks import write_landmarks
 
         pairs = landmarkPairs(request.fixedLandmarks, request.movingLandmarks)
         for role, points in (("fixed", pairs.fixed), ("moving", pairs.moving)):
             path = folder / f"{role}-landmarks.csv"
-            write_landmarks(path, points)
+            collected._writers.append(partial(write_landmarks, path, points))
             job[f"{role}_landmarks"] = [str(path)]
     if request.initialTransform is not None:
         job["settings"]["initial"] = str(folder / "initial.tfm")
-        sitk.WriteTransform(startTransform(request.initialTransform), job["settings"]["initial"])
-    return WrittenInputs(job, fixedResampled)
+        start = startTransform(request.initialTransform)
+        collected._writers.append(partial(sitk.WriteTransform, start, job["settings"]["initial"]))
+    return collected
+
+
+def _writeImage(source: Callable[[], sitk.Image], path: str) -> None:
+    sitk.WriteImage(source(), path)
 
 
 # --- volumes --------------------------------------------------------------------------------------
 
 
 def worldImage(node) -> tuple[sitk.Image, bool]:
-    """A volume node as a SimpleITK image in world LPS mm, and whether it had to be resampled.
+    """A volume node as a SimpleITK image in world LPS mm, and whether it had to be resampled."""
+    source, resampled = worldSource(node)
+    return source(), resampled
+
+
+def worldSource(node) -> tuple[Callable[[], sitk.Image], bool]:
+    """A function that makes the image of a volume node in world LPS mm, in any thread, and whether
+    it has to be resampled.
 
     A linear parent transform without shear only moves the grid. Under a warp or a shear no regular
     grid has the same voxels: a copy is hardened or resampled onto one that covers it.
     """
     parent = node.GetParentTransformNode()
     if parent is not None and not parent.IsTransformToWorldLinear():
-        return _hardenedImage(node), True
-    image = _imageOf(node, worldMatrix(node))
-    direction = np.asarray(image.GetDirection()).reshape(3, 3)
-    if np.abs(direction.T @ direction - np.eye(3)).max() < 1e-4:
-        return image, False
-    return _straightened(image, isinstance(node, slicer.vtkMRMLLabelMapVolumeNode)), True
+        image = _hardenedImage(node)
+        return (lambda: image), True
+    array, matrix = slicer.util.arrayFromVolume(node), worldMatrix(node)
+    axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    if np.abs(axes.T @ axes - np.eye(3)).max() < 1e-4:
+        return (lambda: _imageOf(array, matrix)), False
+    labels = isinstance(node, slicer.vtkMRMLLabelMapVolumeNode)
+    return (lambda: _straightened(_imageOf(array, matrix), labels)), True
 
 
 def worldMatrix(node) -> np.ndarray:
@@ -143,10 +176,11 @@ def worldMatrix(node) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(toWorld) @ slicer.util.arrayFromVTKMatrix(ijkToRas)
 
 
-def _imageOf(node, matrix: np.ndarray) -> sitk.Image:
+def _imageOf(array: np.ndarray, matrix: np.ndarray) -> sitk.Image:
+    """Voxels (K, J, I) and 4x4 from index to RAS mm as an image in LPS mm."""
     from GlideRegLib.geometry import flip_lps_ras
 
-    image = sitk.GetImageFromArray(slicer.util.arrayFromVolume(node))
+    image = sitk.GetImageFromArray(array)
     columns = flip_lps_ras(matrix[:3, :3].T).T
     spacing = np.linalg.norm(columns, axis=0)
     image.SetSpacing(spacing.tolist())
@@ -162,7 +196,7 @@ def _hardenedImage(node) -> sitk.Image:
         copy = slicer.vtkSlicerVolumesLogic.CloneVolume(scene, node, "glidereg-hardened")
         copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
         copy.HardenTransform()
-        return _imageOf(copy, worldMatrix(copy))
+        return _imageOf(slicer.util.arrayFromVolume(copy), worldMatrix(copy))
 
 
 def _straightened(image: sitk.Image, labels: bool) -> sitk.Image:
@@ -226,12 +260,21 @@ def segmentIds(node, segment: str) -> list[str]:
 
 
 def _segmentImage(node, ids: list[str], volume) -> sitk.Image:
+    """The segments on the voxels of ``volume``, from a copy: Slicer would add a binary
+    representation to the user's own segmentation (of a structure set, for instance)."""
     scene = node.GetScene()
     with onlyTemporarily(scene):
+        copy = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "glidereg-mask")
+        source, target = node.GetSegmentation(), copy.GetSegmentation()
+        target.SetSourceRepresentationName(source.GetSourceRepresentationName())
+        for identifier in ids:
+            target.CopySegmentFromSegmentation(source, identifier)
+        copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+        copy.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "glidereg-mask")
         extent = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
         slicer.vtkSlicerSegmentationsModuleLogic.ExportSegmentsToLabelmapNode(
-            node, ids, labels, volume, extent
+            copy, ids, labels, volume, extent
         )
         return worldImage(labels)[0]
 
@@ -271,7 +314,7 @@ def landmarkPairs(fixedNode, movingNode) -> LandmarkPairs:
     ]
     if not rows:
         raise InputError(
-            "The landmark lists hold no pair of placed points; place some or leave it."
+            "The landmark lists hold no pair of placed points; place some or choose no lists."
         )
     fixed, moving = (
         flip_lps_ras([node.GetNthControlPointPositionWorld(k) for k in rows])

@@ -48,9 +48,10 @@ class CreatedNodes:
         new = [i for i in _nodeIds(self.scene) if i not in self._before]
         return [self.scene.GetNodeByID(identifier) for identifier in new]
 
-    def add(self, className: str, name: str):
-        """A new node of a class. The name gets a number when it is taken."""
-        return self.scene.AddNewNodeByClass(className, self.scene.GenerateUniqueName(name))
+    def add(self, className: str, name: str, unique: bool = False):
+        """A new node of a class; with ``unique`` its name gets a number when it is taken."""
+        name = self.scene.GenerateUniqueName(name) if unique else name
+        return self.scene.AddNewNodeByClass(className, name)
 
     def addFolder(self, name: str, beside) -> int:
         """A subject hierarchy folder next to a node; returns its item ID."""
@@ -88,3 +89,8 @@ class CreatedNodes:
 def isInScene(node) -> bool:
     """Whether a node is still part of the scene."""
     return node is not None and node.GetScene() is not None
+
+
+def isBusy(scene) -> bool:
+    """Whether the scene is being loaded or closed: nothing may be added meanwhile."""
+    return scene.IsBatchProcessing() or scene.IsImporting() or scene.IsClosing()

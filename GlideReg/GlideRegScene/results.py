@@ -9,10 +9,10 @@ import SimpleITK as sitk
 import slicer
 
 from .colors import RANGE, jacobianColors
-from .inputs import LandmarkPairs, Request, landmarkPairs
+from .inputs import LandmarkPairs, Request, landmarkPairs, worldMatrix
 from .landmarks import addLandmarkPlot, addLandmarkTable, landmarkErrors
 from .nodes import CreatedNodes, isInScene
-from .transforms import ATTRIBUTE, gridTransform, rasMatrix
+from .transforms import ATTRIBUTE, gridTransform, isOurs, rasMatrix
 
 JACOBIAN_ROLE = "GlideRegJacobian"
 WARPED_ROLE = "GlideRegWarped"
@@ -38,7 +38,7 @@ class ResultNodes:
 
 
 @dataclass
-class _Files:
+class ResultFiles:
     """The worker's output, read whole before the scene is touched."""
 
     displacement: sitk.Image
@@ -47,16 +47,25 @@ class _Files:
     report: dict
 
 
-def importResults(request: Request, folder: Path, fixedResampled: bool) -> ResultNodes:
+def readFiles(folder: Path) -> ResultFiles:
+    """Reads what the worker wrote, in any thread. Raises OSError, RuntimeError or ValueError."""
+    report = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    names = ("displacement", "warped", "jacobian")
+    return ResultFiles(*(sitk.ReadImage(str(folder / f"{n}.mha")) for n in names), report)
+
+
+def importResults(
+    request: Request, files: ResultFiles, fixedMatrix: np.ndarray | None
+) -> ResultNodes:
     """Puts a finished run into the scene, all of it or nothing.
 
-    Existing output nodes are filled only after everything could be read. ``fixedResampled``: the
-    run used a resampled copy of the fixed volume, so its grid is not the fixed node's. Raises
-    InputError when an input was removed meanwhile.
+    Existing output nodes are filled. ``fixedMatrix``: where the fixed voxels were when the run
+    began (index to world RAS), None when a resampled copy was registered; if the fixed volume has
+    moved since, the warped volume keeps to where it was. Raises InputError when an input was
+    removed meanwhile.
     """
     from GlideRegLib.errors import InputError
 
-    files = _readFiles(folder)
     if not isInScene(request.fixedVolume) or not isInScene(request.movingVolume):
         raise InputError("An input volume was removed during the run; the result was dropped.")
     scene = request.fixedVolume.GetScene()
@@ -64,6 +73,7 @@ def importResults(request: Request, folder: Path, fixedResampled: bool) -> Resul
     with CreatedNodes(scene) as created:
         label = f"{request.movingVolume.GetName()} to {request.fixedVolume.GetName()}"
         transform = _output(request.transform, created, "vtkMRMLTransformNode", label)
+        label = transform.GetName()
         warped = _output(
             request.warpedVolume,
             created,
@@ -73,24 +83,60 @@ def importResults(request: Request, folder: Path, fixedResampled: bool) -> Resul
         replaced = _earlierResults(transform)
         result = ResultNodes(transform, warped, None, report=files.report)
         result.jacobian = _jacobianVolume(files.jacobian, f"Jacobian {label}", created)
-        _fillWarped(warped, files.warped, request, fixedResampled)
+        _fillWarped(warped, files.warped, request, fixedMatrix)
         _fillTransform(transform, files, request)
-        for role in (TABLE_ROLE, PLOT_ROLE, FIXED_LANDMARKS_ROLE, MOVING_LANDMARKS_ROLE):
-            transform.SetNodeReferenceID(role, None)
-        for role, node in ((WARPED_ROLE, warped), (JACOBIAN_ROLE, result.jacobian)):
-            transform.SetNodeReferenceID(role, node.GetID())
+        _setReferences(transform, result)
         if pairs is not None:
             _addLandmarkResults(result, request, pairs, label, created)
-        folderItem = created.folderOf(transform, FOLDER) or created.addFolder(
-            f"{FOLDER}{label}", request.fixedVolume
-        )
-        for node in (warped, transform, result.jacobian, result.landmarkTable, result.landmarkPlot):
-            if node is not None:
-                created.moveInto(folderItem, node)
+        _group(result, request, label, created)
         result.created = list(created.nodes)
     for node in replaced:
         scene.RemoveNode(node)
     return result
+
+
+def forgetOutputsOfOthers(request: Request) -> None:
+    """Lets a request make new outputs when the chosen ones are the result of other inputs.
+
+    The panel remembers the outputs of the last run; the next patient's result must not end up in
+    nodes that carry the last one's name.
+    """
+    transform = request.transform
+    if transform is None or not isOurs(transform) or belongsTo(transform, request):
+        return
+    if request.warpedVolume is transform.GetNodeReference(WARPED_ROLE):
+        request.warpedVolume = None
+    request.transform = None
+
+
+def belongsTo(transform, chosen) -> bool:
+    """Whether a result node was made from the chosen fixedVolume and movingVolume (of a request or
+    of the parameters)."""
+    fixed = transform.GetNodeReference(transform.GetFixedNodeReferenceRole())
+    moving = transform.GetNodeReference(transform.GetMovingNodeReferenceRole())
+    return fixed is chosen.fixedVolume and moving is chosen.movingVolume
+
+
+def _setReferences(transform, result: ResultNodes) -> None:
+    for role in (TABLE_ROLE, PLOT_ROLE, FIXED_LANDMARKS_ROLE, MOVING_LANDMARKS_ROLE):
+        transform.SetNodeReferenceID(role, None)
+    transform.SetNodeReferenceID(WARPED_ROLE, result.warpedVolume.GetID())
+    transform.SetNodeReferenceID(JACOBIAN_ROLE, result.jacobian.GetID())
+
+
+def _group(result: ResultNodes, request: Request, label: str, created: CreatedNodes) -> None:
+    """Everything into one folder of the subject hierarchy, beside the fixed volume."""
+    folder = created.folderOf(result.transform, FOLDER)
+    folder = folder or created.addFolder(f"{FOLDER}{label}", request.fixedVolume)
+    for node in (
+        result.warpedVolume,
+        result.transform,
+        result.jacobian,
+        result.landmarkTable,
+        result.landmarkPlot,
+    ):
+        if node is not None:
+            created.moveInto(folder, node)
 
 
 def _earlierResults(transform) -> list:
@@ -104,17 +150,11 @@ def _earlierResults(transform) -> list:
     return [node for node in nodes if node is not None]
 
 
-def _readFiles(folder: Path) -> _Files:
-    report = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    names = ("displacement", "warped", "jacobian")
-    return _Files(*(sitk.ReadImage(str(folder / f"{n}.nii.gz")) for n in names), report)
-
-
 def _output(existing, created: CreatedNodes, className: str, name: str):
-    return existing if isInScene(existing) else created.add(className, name)
+    return existing if isInScene(existing) else created.add(className, name, unique=True)
 
 
-def _fillTransform(node, files: _Files, request: Request) -> None:
+def _fillTransform(node, files: ResultFiles, request: Request) -> None:
     node.SetAndObserveTransformNodeID(None)
     node.SetAndObserveTransformFromParent(gridTransform(files.displacement))
     node.SetNodeReferenceID(node.GetMovingNodeReferenceRole(), request.movingVolume.GetID())
@@ -137,16 +177,16 @@ def summary(report: dict) -> dict:
     }
 
 
-def _fillWarped(node, image: sitk.Image, request: Request, fixedResampled: bool) -> None:
+def _fillWarped(node, image: sitk.Image, request: Request, fixedMatrix: np.ndarray | None) -> None:
     """The warped voxels on the fixed grid: same geometry, same parent transform, same window."""
     fixed, moving = request.fixedVolume, request.movingVolume
-    slicer.util.updateVolumeFromArray(node, sitk.GetArrayFromImage(image))
-    if fixedResampled or tuple(fixed.GetImageData().GetDimensions()) != image.GetSize():
-        node.SetIJKToRASMatrix(rasMatrix(image))
-        node.SetAndObserveTransformNodeID(None)
-    else:
+    slicer.util.updateVolumeFromArray(node, sitk.GetArrayViewFromImage(image))
+    if _isWhereItWas(fixed, fixedMatrix, image):
         node.CopyOrientation(fixed)
         node.SetAndObserveTransformNodeID(fixed.GetTransformNodeID())
+    else:
+        node.SetIJKToRASMatrix(rasMatrix(image))
+        node.SetAndObserveTransformNodeID(None)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
     source, target = moving.GetDisplayNode(), node.GetDisplayNode()
@@ -156,11 +196,20 @@ def _fillWarped(node, image: sitk.Image, request: Request, fixedResampled: bool)
         target.SetWindowLevel(source.GetWindow(), source.GetLevel())
 
 
+def _isWhereItWas(fixed, matrix: np.ndarray | None, image: sitk.Image) -> bool:
+    """Whether the fixed volume still has the grid that was registered."""
+    parent = fixed.GetParentTransformNode()
+    if matrix is None or (parent is not None and not parent.IsTransformToWorldLinear()):
+        return False
+    same = tuple(fixed.GetImageData().GetDimensions()) == image.GetSize()
+    return same and bool(np.abs(worldMatrix(fixed) - matrix).max() < 1e-4)
+
+
 def _jacobianVolume(image: sitk.Image, name: str, created: CreatedNodes):
     """The determinant on its own lattice, in colors that tell shrinking, growing and folding."""
     colors = jacobianColors(created.scene)
     node = created.add("vtkMRMLScalarVolumeNode", name)
-    slicer.util.updateVolumeFromArray(node, sitk.GetArrayFromImage(image).astype(np.float32))
+    slicer.util.updateVolumeFromArray(node, sitk.GetArrayViewFromImage(image))
     node.SetIJKToRASMatrix(rasMatrix(image))
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
@@ -189,7 +238,7 @@ def _addLandmarkResults(
 ) -> None:
     errors = landmarkErrors(result.transform, pairs)
     result.landmarkTable = addLandmarkTable(pairs, errors, f"TRE {label}", created)
-    result.landmarkPlot = addLandmarkPlot(result.landmarkTable, f"TRE {label}", created)
+    result.landmarkPlot = addLandmarkPlot(result.landmarkTable, f"TRE plot {label}", created)
     references = (
         (TABLE_ROLE, result.landmarkTable),
         (PLOT_ROLE, result.landmarkPlot),

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from GlideRegLib.errors import Cancelled
+from GlideRegLib.errors import Cancelled, SettingsError
 from GlideRegLib.job import Job, run_job
 from GlideRegLib.progress import Progress, ProgressEvent
 from GlideRegLib.settings import Settings, with_changes
@@ -178,3 +179,26 @@ def test_a_broken_package_gives_a_sentence_that_names_it(
     assert "DLL load failed" in log
     assert worker.returncode == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_images_for_another_program_need_neither_report_nor_command_line(
+    small_files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3D Slicer runs it so, and installs only what this needs (Resources/requirements.txt)."""
+    for name in ("typer", "rich", "jinja2", "matplotlib", "PIL"):
+        absent = tmp_path / "site" / name
+        absent.mkdir(parents=True)
+        (absent / "__init__.py").write_text(f"raise ImportError(name='{name}')", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    job = replace(quick_job(small_files, tmp_path / "out"), outputs="images")
+    worker = start_worker(job, tmp_path)
+    output, log = worker.communicate(timeout=120)
+    assert worker.returncode == 0, output + log
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"warped.mha", "displacement.mha", "jacobian.mha", "result.json"}
+
+
+def test_outputs_that_do_not_exist_are_refused(small_files: dict, tmp_path: Path) -> None:
+    job = replace(quick_job(small_files, tmp_path / "out"), outputs="pictures")
+    with pytest.raises(SettingsError, match='"files" or "images"'):
+        Job.from_json(job.to_json())

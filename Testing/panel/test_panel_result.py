@@ -189,3 +189,16 @@ def test_restore_after_loading_shows_the_moving_volume_as_it_was(finished: OpenM
     finished.click("restoreButton")
     assert _layers() == [("Fixed", "Moving", 0.5)] * 3
     assert finished.ui.beforeButton.checked
+
+
+def test_another_patient_gets_outputs_of_its_own(finished: OpenModule) -> None:
+    from GlideRegScene.self_test import makeShiftedPair
+
+    first = finished.parameters.transform
+    other, _, _ = makeShiftedPair()
+    finished.ui.fixedVolumeSelector.setCurrentNode(other)
+    finished.processEvents()
+    assert finished.parameters.transform is None
+    assert finished.parameters.warpedVolume is None
+    assert finished.ui.transformSelector.currentNode() is None
+    assert first.GetScene() is not None  # the first patient's result stays

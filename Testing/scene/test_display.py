@@ -172,3 +172,22 @@ def test_all_is_really_drawn(result, scene, pictures: Path) -> None:
     with_grid = three.render(pictures / "display-3d.png")
     display.showDeformation(result, "grid", False, False)
     assert (with_grid.astype(int) - three.render(None)).any(axis=-1).mean() > 0.01
+
+
+def test_a_result_outside_the_views_is_brought_into_them(result, scene) -> None:
+    fixed = result.GetNodeReference(result.GetFixedNodeReferenceRole())
+    inside = in_ras(some_points().mean(axis=0))
+    views = slicer.util.getNodesByClass("vtkMRMLSliceNode")
+    for view in views:
+        view.JumpSliceByCentering(*inside)
+    display.bringIntoView(fixed)
+    for view in views:  # what is seen already is not moved
+        at = [view.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)]
+        np.testing.assert_allclose(at, inside, atol=1e-6)
+        view.JumpSliceByCentering(500.0, 500.0, 900.0)
+    display.bringIntoView(fixed)
+    bounds = np.zeros(6)
+    fixed.GetRASBounds(bounds)
+    for view in views:
+        at = np.array([view.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)])
+        assert np.all(at > bounds[::2]) and np.all(at < bounds[1::2])

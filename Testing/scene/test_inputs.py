@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import slicer
+import vtk
 from known_fields import (
     SIZE,
     field_image,
@@ -196,6 +197,28 @@ def test_an_unknown_segment_or_an_empty_mask_gives_a_sentence() -> None:
         inputs.maskImage(node, "", volume)
 
 
+def test_a_structure_set_of_surfaces_is_not_changed() -> None:
+    volume = volume_node(oblique_image(), "V")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "RTSTRUCT")
+    node.GetSegmentation().SetSourceRepresentationName(
+        slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+    )
+    sphere = vtk.vtkSphereSource()
+    sphere.SetCenter(*in_ras(some_points().mean(axis=0)))
+    sphere.SetRadius(12.0)
+    sphere.SetThetaResolution(60)
+    sphere.SetPhiResolution(60)
+    sphere.Update()
+    node.AddSegmentFromClosedSurfaceRepresentation(sphere.GetOutput(), "target", [1, 0, 0])
+    labelmap = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
+    assert not node.GetSegmentation().ContainsRepresentation(labelmap)
+    mask = inputs.maskImage(node, "target", volume)
+    assert not node.GetSegmentation().ContainsRepresentation(labelmap)
+    same_geometry(mask, oblique_image())
+    volume_mm3 = sitk.GetArrayFromImage(mask).sum() * np.prod(mask.GetSpacing())
+    assert volume_mm3 == pytest.approx(4 / 3 * np.pi * 12**3, rel=0.05)
+
+
 def test_making_masks_leaves_no_nodes_behind() -> None:
     volume = volume_node(oblique_image(), "V")
     node = segmentation(volume, "lung")
@@ -217,7 +240,9 @@ def test_landmarks_are_world_lps_and_reach_the_worker_as_such(tmp_path: Path) ->
         fixedLandmarks=fixed,
         movingLandmarks=moving,
     )
-    job = inputs.writeInputs(request, tmp_path).job
+    collected = inputs.collectInputs(request, tmp_path)
+    collected.write()
+    job = collected.job
     np.testing.assert_allclose(read_landmarks(job["fixed_landmarks"][0]).points, points, atol=1e-3)
     expected = np.c_[points + 3, np.ones(12)] @ in_lps(turn_and_shift()).T
     np.testing.assert_allclose(
@@ -260,7 +285,8 @@ def test_file_names_are_neutral_and_the_nodes_are_as_before(
     nodes = [volume_node(oblique_image(), name) for name in ("Doe^Jane 1", "Doe^Jane 2")]
     times = [node.GetMTime() for node in nodes]
     count = scene.scene.GetNumberOfNodes()
-    written = inputs.writeInputs(Request(*nodes, settings={"seed": 3}), tmp_path)
+    written = inputs.collectInputs(Request(*nodes, settings={"seed": 3}), tmp_path)
+    written.write()
     assert [node.GetMTime() for node in nodes] == times
     assert scene.scene.GetNumberOfNodes() == count
     assert "Doe" not in json.dumps(written.job)
@@ -286,6 +312,8 @@ def test_what_is_missing_or_wrong_is_said_in_one_sentence() -> None:
     assert "are the same" in problem_of(fixedVolume=volume, movingVolume=volume)
     assert "moving volume is empty" in problem_of(movingVolume=empty)
     assert problem_of(fixedLandmarks=points) == "Choose the moving landmarks too, or none."
+    empty.SetAndObserveImageData(vtk.vtkImageData())
+    assert "moving volume is empty" in problem_of(movingVolume=empty)
     assert "overwrite an input" in problem_of(fixedVolume=volume, warpedVolume=volume)
 
 
@@ -299,4 +327,4 @@ def test_transforms_that_cannot_be_used_are_said() -> None:
     moving = volume_node(oblique_image(), "M")
     moving.SetAndObserveTransformNodeID(linear.GetID())
     assert "already under" in problem_of(movingVolume=moving, initialTransform=linear)
-    assert "in use by an input" in problem_of(movingVolume=moving, transform=linear)
+    assert "under the output transform" in problem_of(movingVolume=moving, transform=linear)

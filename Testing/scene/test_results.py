@@ -22,8 +22,8 @@ from known_fields import (
 
 from GlideRegLib.errors import InputError
 from GlideRegScene import landmarks, results, transforms
-from GlideRegScene.inputs import Request
-from GlideRegScene.results import importResults
+from GlideRegScene.inputs import Request, worldMatrix
+from GlideRegScene.results import forgetOutputsOfOthers, importResults, readFiles
 from slicer_harness.scene import SceneHarness
 
 BACKGROUND = -1024
@@ -33,14 +33,14 @@ BACKGROUND = -1024
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files as the worker writes them, for the known field and the oblique fixed grid."""
     folder = tmp_path_factory.mktemp("output")
-    sitk.WriteImage(field_image(), str(folder / "displacement.nii.gz"))
+    sitk.WriteImage(field_image(), str(folder / "displacement.mha"))
     field = sitk.DisplacementFieldTransform(sitk.Cast(field_image(), sitk.sitkVectorFloat64))
     warped = sitk.Resample(
         oblique_image(), oblique_image(), field, sitk.sitkLinear, float(BACKGROUND)
     )
-    sitk.WriteImage(sitk.Cast(warped, sitk.sitkInt16), str(folder / "warped.nii.gz"))
+    sitk.WriteImage(sitk.Cast(warped, sitk.sitkInt16), str(folder / "warped.mha"))
     ones = np.full(tuple(reversed(oblique_image().GetSize())), 1.1)
-    sitk.WriteImage(oblique_image(ones), str(folder / "jacobian.nii.gz"))
+    sitk.WriteImage(oblique_image(ones), str(folder / "jacobian.mha"))
     report = {
         "quality": {"folding_percent": {"body": 0.0}},
         "encoder": {"name": "none"},
@@ -70,11 +70,16 @@ def node_ids(scene: SceneHarness) -> set[str]:
     return {node.GetID() for node in nodes}
 
 
+def bring_back(request_: Request, output: Path):
+    """As after a run during which the fixed volume stayed where it was."""
+    return importResults(request_, readFiles(output), worldMatrix(request_.fixedVolume))
+
+
 # --- what is there --------------------------------------------------------------------------------
 
 
 def test_the_transform_is_a_grid_from_parent_with_its_volumes_referenced(request_, output) -> None:
-    node = importResults(request_, output, False).transform
+    node = bring_back(request_, output).transform
     assert node.GetName() == "Prior to Current"
     assert node.GetTransformFromParent().GetClassName() == "vtkOrientedGridTransform"
     assert node.GetNodeReference(node.GetFixedNodeReferenceRole()) is request_.fixedVolume
@@ -88,9 +93,9 @@ def test_the_transform_is_a_grid_from_parent_with_its_volumes_referenced(request
 def test_the_warped_volume_is_on_the_fixed_grid_and_shown_like_the_moving_one(
     request_, output
 ) -> None:
-    warped = importResults(request_, output, False).warpedVolume
+    warped = bring_back(request_, output).warpedVolume
     assert warped.GetName() == "Prior warped to Current"
-    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(output / "warped.nii.gz")))
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(output / "warped.mha")))
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(warped), expected)
     assert (expected == BACKGROUND).any()  # outside the moving image: air, not gray
     for i in range(3):
@@ -104,16 +109,16 @@ def test_the_warped_volume_is_on_the_fixed_grid_and_shown_like_the_moving_one(
 def test_the_warped_volume_lies_on_a_fixed_volume_under_a_transform(request_, output) -> None:
     parent = linear_node(turn_and_shift())
     request_.fixedVolume.SetAndObserveTransformNodeID(parent.GetID())
-    warped = importResults(request_, output, False).warpedVolume
+    warped = bring_back(request_, output).warpedVolume
     assert warped.GetParentTransformNode() is parent
     assert warped.GetOrigin() == request_.fixedVolume.GetOrigin()
 
 
 def test_a_resampled_fixed_volume_gives_a_grid_of_its_own(request_, output) -> None:
     request_.fixedVolume.SetAndObserveTransformNodeID(linear_node(turn_and_shift()).GetID())
-    warped = importResults(request_, output, True).warpedVolume
+    warped = importResults(request_, readFiles(output), None).warpedVolume
     assert warped.GetParentTransformNode() is None
-    image = sitk.ReadImage(str(output / "warped.nii.gz"))
+    image = sitk.ReadImage(str(output / "warped.mha"))
     bounds = np.zeros(6)
     warped.GetRASBounds(bounds)
     center = np.array([(bounds[0] + bounds[1]), (bounds[2] + bounds[3]), bounds[4] + bounds[5]]) / 2
@@ -121,8 +126,18 @@ def test_a_resampled_fixed_volume_gives_a_grid_of_its_own(request_, output) -> N
     np.testing.assert_allclose(center, np.array(middle) * (-1, -1, 1), atol=0.01)
 
 
+def test_a_fixed_volume_that_moved_during_the_run_leaves_the_result_where_it_was(
+    request_, output
+) -> None:
+    before = worldMatrix(request_.fixedVolume)
+    request_.fixedVolume.SetAndObserveTransformNodeID(linear_node(turn_and_shift()).GetID())
+    warped = importResults(request_, readFiles(output), before).warpedVolume
+    assert warped.GetParentTransformNode() is None
+    np.testing.assert_allclose(worldMatrix(warped), before, atol=1e-4)
+
+
 def test_the_measures_stay_with_the_transform_node(request_, output) -> None:
-    node = importResults(request_, output, False).transform
+    node = bring_back(request_, output).transform
     stored = json.loads(node.GetAttribute(transforms.ATTRIBUTE))
     assert stored["preset"] == "fast"
     assert stored["quality"]["folding_percent"]["body"] == 0.0
@@ -133,7 +148,7 @@ def test_results_are_grouped_beside_the_fixed_volume(request_, output, scene) ->
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene.scene)
     study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Study")
     hierarchy.CreateItem(study, request_.fixedVolume)
-    result = importResults(request_, output, False)
+    result = bring_back(request_, output)
     folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result.transform))
     assert hierarchy.GetItemName(folder) == "GlideReg Prior to Current"
     assert hierarchy.GetItemParent(folder) == study
@@ -143,13 +158,13 @@ def test_results_are_grouped_beside_the_fixed_volume(request_, output, scene) ->
 
 def test_every_node_that_appears_is_reported(request_, output, scene) -> None:
     before = node_ids(scene)
-    result = importResults(request_, output, False)
+    result = bring_back(request_, output)
     assert {node.GetID() for node in result.created} == node_ids(scene) - before
     assert result.transform in result.created
 
 
 def test_folding_looks_like_nothing_else_in_the_jacobian_overlay(request_, output) -> None:
-    node = importResults(request_, output, False).jacobian
+    node = bring_back(request_, output).jacobian
     table = node.GetDisplayNode().GetColorNode().GetLookupTable()
     low, high = node.GetDisplayNode().GetWindowLevelMin(), node.GetDisplayNode().GetWindowLevelMax()
     assert (low, high) == (0.0, 2.0)
@@ -183,7 +198,7 @@ def with_landmarks(request_: Request, noise: float = 0.0) -> np.ndarray:
 
 def test_the_table_holds_the_errors_worst_first(request_, output) -> None:
     expected = with_landmarks(request_)
-    table = importResults(request_, output, False).landmarkTable
+    table = bring_back(request_, output).landmarkTable
     errors = landmarks.tableErrors(table)
     np.testing.assert_allclose(errors.after, np.sort(expected)[::-1], atol=1e-3)
     label, position, worst = landmarks.worstLandmark(table)
@@ -193,7 +208,7 @@ def test_the_table_holds_the_errors_worst_first(request_, output) -> None:
 
 def test_the_plot_shows_both_curves_sorted(request_, output) -> None:
     with_landmarks(request_)
-    result = importResults(request_, output, False)
+    result = bring_back(request_, output)
     chart = result.landmarkPlot
     assert chart.GetNumberOfPlotSeriesNodes() == 2
     for k in range(2):
@@ -206,7 +221,7 @@ def test_the_plot_shows_both_curves_sorted(request_, output) -> None:
 def test_landmarks_that_were_deleted_meanwhile_cost_the_table_only(request_, output) -> None:
     with_landmarks(request_)
     request_.movingLandmarks.RemoveNthControlPoint(0)
-    result = importResults(request_, output, False)
+    result = bring_back(request_, output)
     assert result.landmarkTable is None
     assert result.transform is not None
 
@@ -218,10 +233,10 @@ def test_existing_outputs_are_filled_and_earlier_extras_are_replaced(
     request_, output, scene
 ) -> None:
     with_landmarks(request_)
-    first = importResults(request_, output, False)
+    first = bring_back(request_, output)
     count = len(node_ids(scene))
     request_.transform, request_.warpedVolume = first.transform, first.warpedVolume
-    second = importResults(request_, output, False)
+    second = bring_back(request_, output)
     assert second.transform is first.transform
     assert second.warpedVolume is first.warpedVolume
     assert second.jacobian is not first.jacobian
@@ -234,16 +249,42 @@ def test_existing_outputs_are_filled_and_earlier_extras_are_replaced(
     assert len(set(folders)) == 1
 
 
+def test_the_next_patient_gets_nodes_of_its_own(request_, output) -> None:
+    first = bring_back(request_, output)
+    again = Request(request_.fixedVolume, request_.movingVolume)
+    again.transform, again.warpedVolume = first.transform, first.warpedVolume
+    forgetOutputsOfOthers(again)
+    assert again.transform is first.transform  # the same pair: its result is replaced
+    other = Request(volume_node(oblique_image(), "Patient 2"), request_.movingVolume)
+    other.transform, other.warpedVolume = first.transform, first.warpedVolume
+    forgetOutputsOfOthers(other)
+    assert (other.transform, other.warpedVolume) == (None, None)
+    second = bring_back(other, output)
+    assert second.transform.GetName() == "Prior to Patient 2"
+    assert first.transform.GetNodeReference("GlideRegWarped") is first.warpedVolume
+
+
+def test_names_stay_the_same_when_a_run_is_repeated(request_, output) -> None:
+    with_landmarks(request_)
+    first = bring_back(request_, output)
+    names = {node.GetName() for node in first.created}
+    request_.transform, request_.warpedVolume = first.transform, first.warpedVolume
+    second = bring_back(request_, output)
+    ours = [n for n in second.created if not n.IsA("vtkMRMLDisplayNode")]
+    assert {node.GetName() for node in ours} <= names
+    assert second.landmarkTable.GetName() != second.landmarkPlot.GetName()
+
+
 # --- failures -------------------------------------------------------------------------------------
 
 
 def test_a_damaged_output_changes_nothing(request_, output, scene, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(output, broken)
-    (broken / "jacobian.nii.gz").write_bytes(b"no image")
+    (broken / "jacobian.mha").write_bytes(b"no image")
     before = node_ids(scene)
     with pytest.raises(RuntimeError):
-        importResults(request_, broken, False)
+        bring_back(request_, broken)
     assert node_ids(scene) == before
 
 
@@ -260,7 +301,7 @@ def test_a_failure_halfway_takes_all_nodes_out_again(
 
     monkeypatch.setattr(results, "addLandmarkPlot", fail)
     with pytest.raises(RuntimeError, match="no plot today"):
-        importResults(request_, output, False)
+        bring_back(request_, output)
     assert node_ids(scene) == before
     assert hierarchy.GetNumberOfItems() == items
 
@@ -268,4 +309,4 @@ def test_a_failure_halfway_takes_all_nodes_out_again(
 def test_an_input_that_was_removed_gives_a_sentence(request_, output, scene) -> None:
     scene.scene.RemoveNode(request_.movingVolume)
     with pytest.raises(InputError, match="was removed during the run"):
-        importResults(request_, output, False)
+        bring_back(request_, output)

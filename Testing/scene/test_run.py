@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import SimpleITK as sitk
 import slicer
 import vtk
 from known_fields import linear_node, markups_node, rotation, turn_and_shift
@@ -18,6 +20,7 @@ from known_fields import linear_node, markups_node, rotation, turn_and_shift
 from GlideReg import GlideRegLogic
 from GlideRegLib.errors import GlideRegError, InputError, SettingsError
 from GlideRegLib.settings import Settings
+from GlideRegRun import folders
 from GlideRegRun import registration as run_module
 from GlideRegRun.dependencies import MissingDependency
 from GlideRegRun.registration import ProgressUpdate
@@ -38,7 +41,7 @@ def temporary(scene: SceneHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Slicer's temporary folder, empty, to see what a run leaves there."""
     folder = tmp_path / "slicer-temporary"
     folder.mkdir()
-    monkeypatch.setattr(run_module, "temporaryFolder", lambda: str(folder))
+    monkeypatch.setattr(folders, "temporaryFolder", lambda: str(folder))
     return folder
 
 
@@ -220,6 +223,73 @@ def test_a_launchers_child_is_ended_with_it(pair, tmp_path: Path, monkeypatch) -
     run.cancel()
     assert until_over(run) < 2.0
     assert not [child for child in children if is_alive(child)]
+
+
+def test_a_launcher_that_hides_how_its_child_ended_gives_the_sentence_about_memory(
+    pair, tmp_path: Path, monkeypatch
+) -> None:
+    """CTK's launcher prints this and exits with 1 whatever ended the Python that it started."""
+    launcher = tmp_path / "PythonSlicer"
+    launcher.write_text(
+        f'#!/bin/sh\n{sys.executable} "$@"\ncode=$?\n'
+        'if [ $code -gt 128 ]; then echo "[p] exit abnormally - Report the problem."; exit 1; fi\n'
+        "exit $code\n",
+        encoding="utf-8",
+    )
+    launcher.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    run = started(pair)
+    for child in psutil.Process(run._process._process.pid).children():
+        child.kill()
+    until_over(run)
+    assert run._process.returnCode == 1
+    assert "memory ran out" in run.error
+
+
+def test_what_a_crashed_slicer_left_behind_is_removed_by_the_next_run(pair, temporary) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    for name, owner in (("GlideReg-stale", gone.pid), ("GlideReg-mine", os.getpid())):
+        (temporary / name).mkdir()
+        (temporary / name / "owner").write_text(str(owner))
+        (temporary / name / "fixed.mha").write_bytes(b"voxels of a patient")
+    (temporary / "GlideReg-of-somebody").mkdir()
+    run = started(pair)
+    run.cancel()
+    until_over(run)
+    left = {path.name for path in temporary.iterdir()}
+    assert left == {"GlideReg-mine", "GlideReg-of-somebody"}
+
+
+def test_a_fault_in_a_callback_does_not_cost_the_result(pair) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("a widget that is gone")
+
+    node = GlideRegLogic().register(
+        *pair[:2], preset="fast", settings=LOCAL, onProgress=fail, onFinished=fail
+    )
+    assert transforms.isOurs(node)
+
+
+def test_cancelling_while_the_inputs_are_written_leaves_nothing(pair, temporary) -> None:
+    chosen = Settings.from_dict({"preset_name": "fast", **LOCAL})
+    run = run_module.Registration(Request(*pair[:2], chosen.to_dict()), GlideRegLogic().library)
+    run.start()
+    run.cancel()
+    assert until_over(run) < 2.0
+    assert run.state == "cancelled"
+    run._writer.join()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_full_disk_gives_a_sentence(pair, temporary, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sitk, "WriteImage", full)
+    with pytest.raises(GlideRegError, match=r"could not be started .*No space left on device"):
+        GlideRegLogic().register(*pair[:2], preset="fast", settings=LOCAL)
+    assert list(temporary.iterdir()) == []
 
 
 # --- sentences ------------------------------------------------------------------------------------
