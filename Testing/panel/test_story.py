@@ -113,7 +113,7 @@ def test_from_two_volumes_and_a_click_to_a_result_that_lasts(
     assert slicer.mrmlScene.WriteToMRB(str(bundle))
     module.close()
     again = fresh_scene()
-    GlideReg.GlideReg(SimpleNamespace())  # as Slicer does at its start
+    GlideReg.GlideReg(SimpleNamespace(path=GlideReg.__file__))  # as Slicer does at its start
     slicer.app.emit("startupCompleted()")
     assert again.scene.ReadFromMRB(str(bundle))
     loaded = slicer.util.getNode(transform.GetName())
