@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 from small_pair import make_small_pair
 
-from GlideRegLib.errors import InputError
-from GlideRegLib.sample_data.local import data_folder
 from GlideRegLib.sample_data.phantom import PhantomPair
+from slicer_harness.data import shared_data_folder
 
 torch.set_num_threads(1)
 
@@ -19,12 +17,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of the real data; missing data fails the test on CI and skips it elsewhere."""
-    try:
-        return data_folder()
-    except InputError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+    return shared_data_folder()
 
 
 @pytest.fixture(scope="session")
