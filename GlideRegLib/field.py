@@ -16,10 +16,16 @@ import torch
 
 from .errors import InputError
 from .geometry import Grid, normalized_coordinates
+from .inversion import difference, invert_lattice, invert_points
 from .volume import first_sentence
 
 if TYPE_CHECKING:
     import SimpleITK
+
+#: Slices per slab of the determinant: nine derivatives of a slab fit into the processor's cache.
+_SLAB = 8
+#: How far a point may land from where it began after the field and its numerical inverse, mm.
+INVERSE_TOLERANCE_MM = 1e-3
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,12 @@ class DisplacementField:
 
     def sample_grid(self, grid: Grid, displaced: torch.Tensor | None = None) -> torch.Tensor:
         """u at every voxel of ``grid`` (moved by ``displaced``, LPS mm, first): (3, Z, Y, X) mm."""
-        index = self.grid.index_of(grid)
-        if displaced is not None:
-            index += self.grid.mm_to_voxels(displaced)
+        if displaced is None:
+            weights = self.grid.interpolation_weights(grid)
+            if weights is not None:
+                return _interpolate(self.vectors, *weights)
+            return self._sample_index(self.grid.index_of(grid))
+        index = self.grid.index_of(grid) + self.grid.mm_to_voxels(displaced)
         return self._sample_index(index)
 
     def resampled(self, grid: Grid) -> DisplacementField:
@@ -87,44 +96,50 @@ class DisplacementField:
             first.vectors + self.sample_grid(first.grid, first.vectors), first.grid
         )
 
-    def inverse(self) -> DisplacementField:
-        """Numerical inverse v on the same grid: q + v(q) + u(q + v(q)) = q at every node.
+    def inverse(self, near: np.ndarray | None = None) -> DisplacementField:
+        """Numerical inverse v on the same grid: q + v(q) + u(q + v(q)) = q at every node, within
+        ``INVERSE_TOLERANCE_MM``.
 
-        Between nodes the inverse is interpolated; :meth:`inverse_points` is exact everywhere.
-        Where the field folds it has no inverse; :meth:`inverse_residual` tells.
+        With ``near``, LPS points (N, 3), only the nodes around them are inverted, and the others
+        are zero. Between nodes the inverse is interpolated; :meth:`inverse_points` is exact
+        everywhere. Where the field folds a point has several inverses, and one of them is found:
+        the residual is small at most nodes there and does not tell of folds; the determinant does.
         """
-        index = self.grid.index_tensor().reshape(3, -1)
-        inverse = self._invert_at(index).reshape(3, *self.grid.shape)
+        limit, u = self._inverse_limit, self.to_voxels()
+        if near is None:
+            inverse = invert_lattice(u, limit)
+        else:
+            nodes = self._nodes_around(near)
+            index = torch.stack(torch.unravel_index(nodes, self.grid.shape)).flip(0).float()
+            inverse = torch.zeros_like(u)
+            inverse.view(3, -1)[:, nodes] = invert_points(u, index, limit)
         return DisplacementField(self.grid.voxels_to_mm(inverse), self.grid)
 
     def inverse_points(self, points: np.ndarray) -> np.ndarray:
         """The LPS points p (N, 3) with p + u(p) = q, for LPS points q (N, 3)."""
         index = torch.as_tensor(self.grid.to_index(points).T, dtype=torch.float32)
-        found = index + self._invert_at(index)
+        found = index + invert_points(self.to_voxels(), index, self._inverse_limit)
         return self.grid.to_physical(found.T.double().numpy())
 
-    def _invert_at(
-        self, index: torch.Tensor, tolerance: float = 1e-3, iterations: int = 30
-    ) -> torch.Tensor:
-        """v (3, N) in voxels with v + u(q + v) = 0 at continuous indices q (3, N).
+    @property
+    def _inverse_limit(self) -> float:
+        """The tolerance in voxels: a residual below it is below the tolerance in mm."""
+        return INVERSE_TOLERANCE_MM / max(self.grid.spacing)
 
-        Damped Newton steps with the local gradient of u until ``tolerance`` mm; plain fixed-point
-        iteration would diverge where tissue expands a lot. In chunks, to bound the memory.
-        """
-        to_voxels = torch.as_tensor(np.linalg.inv(self.grid.matrix[:3, :3]), dtype=torch.float32)
-        gradient = gradient_along_index(self.vectors)
-        gradient = torch.einsum("ij,jazyx->iazyx", to_voxels, gradient)
-        u = self.to_voxels()
-        values = torch.cat((u, gradient.reshape(9, *self.grid.shape)))
-        limit = tolerance / max(self.grid.spacing)
-        parts = [
-            _invert_chunk(self.grid, values, part, limit, iterations)
-            for part in index.split(_INVERSE_CHUNK, dim=1)
-        ]
-        return torch.cat(parts, dim=1)
+    def _nodes_around(self, points: np.ndarray) -> torch.Tensor:
+        """Flat indices of the nodes that interpolation at LPS points (N, 3) reads."""
+        size = np.asarray(self.grid.size)
+        lower = np.floor(np.clip(self.grid.to_index(points), 0, size - 1)).astype(int)
+        steps = np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)])
+        nodes = np.minimum(lower[:, None] + steps, size - 1).reshape(-1, 3)
+        flat = (nodes[:, 2] * size[1] + nodes[:, 1]) * size[0] + nodes[:, 0]
+        return torch.from_numpy(np.unique(flat))
 
     def inverse_residual(self, inverse: DisplacementField) -> torch.Tensor:
-        """|(Id + self)(q + v(q)) - q| in mm at every node of the inverse's grid: (Z, Y, X)."""
+        """|(Id + self)(q + v(q)) - q| in mm at every node of the inverse's grid: (Z, Y, X).
+
+        It tells whether v was computed well, not whether the field folds.
+        """
         residual = inverse.vectors + self.sample_grid(inverse.grid, inverse.vectors)
         return residual.square().sum(0).sqrt()
 
@@ -199,17 +214,28 @@ def jacobian_determinant(vectors: torch.Tensor, grid: Grid) -> torch.Tensor:
     Central differences, one-sided at the faces, as numpy.gradient; 1 means no volume change, at
     most 0 means folding.
     """
-    inverse = torch.as_tensor(np.linalg.inv(grid.matrix[:3, :3]), dtype=vectors.dtype)
-    gradient = torch.einsum("iazyx,aj->ijzyx", gradient_along_index(vectors), inverse)
-    a, b, c = gradient[0, 0] + 1, gradient[0, 1], gradient[0, 2]
-    d, e, f = gradient[1, 0], gradient[1, 1] + 1, gradient[1, 2]
-    g, h, i = gradient[2, 0], gradient[2, 1], gradient[2, 2] + 1
-    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    return index_determinant(grid.mm_to_voxels(vectors))
+
+
+def index_determinant(displacement: torch.Tensor) -> torch.Tensor:
+    """The same for a displacement (3, Z, Y, X) in voxels of its own grid, slab by slab."""
+    depth = displacement.shape[1]
+    out = torch.empty_like(displacement[0])
+    for start in range(0, depth, _SLAB):
+        stop = min(start + _SLAB, depth)
+        low, high = max(start - 1, 0), min(stop + 1, depth)
+        gradient = gradient_along_index(displacement[:, low:high])
+        gradient = gradient[:, :, start - low : stop - low]
+        (a, b, c), (d, e, f), (g, h, i) = gradient
+        a, e, i = a + 1, e + 1, i + 1
+        part = torch.mul(e * i - f * h, a, out=out[start:stop])
+        part.addcmul_(d * i - f * g, b, value=-1).addcmul_(d * h - e * g, c)
+    return out
 
 
 def gradient_along_index(vectors: torch.Tensor) -> torch.Tensor:
     """Derivatives of (3, Z, Y, X) along the index axes: (3 components, 3 axes x y z, Z, Y, X)."""
-    return torch.stack([_difference(vectors, axis) for axis in range(3)], dim=1)
+    return torch.stack([difference(vectors, axis) for axis in range(3)], dim=1)
 
 
 def affine_to_sitk(matrix: np.ndarray) -> SimpleITK.AffineTransform:
@@ -282,66 +308,21 @@ def sample_transform(transform: SimpleITK.Transform, grid: Grid) -> Displacement
     return DisplacementField.from_sitk(image)
 
 
-#: Points that are inverted at once (12 values each are sampled per step).
-_INVERSE_CHUNK = 200_000
-
-
-def _invert_chunk(
-    grid: Grid, values: torch.Tensor, start: torch.Tensor, limit: float, iterations: int
+def _interpolate(
+    values: torch.Tensor, z: torch.Tensor, y: torch.Tensor, x: torch.Tensor
 ) -> torch.Tensor:
-    """Newton for points ``start`` (3, N), index space; ``values`` hold u (3) and its gradient (9),
-    zero outside the grid as the field itself. Returns the best v (3, N) found, in voxels."""
-
-    def sample(index: torch.Tensor) -> torch.Tensor:
-        index = index.reshape(3, -1, 1, 1)
-        inside = (normalized_coordinates(index, grid.shape).abs() <= 1).all(dim=-1)
-        return (grid.sample(values, index) * inside).reshape(12, -1)
-
-    best = -sample(start)[:3]
-    best_error = torch.full((start.shape[1],), math.inf)
-    active = torch.arange(start.shape[1])
-    here, scale = best.clone(), torch.ones(start.shape[1])
-    for _ in range(iterations):
-        sampled = sample(start[:, active] + here)
-        residual = here + sampled[:3]
-        error = residual.square().sum(dim=0).sqrt()
-        better = error < best_error[active]
-        best_error[active[better]] = error[better]
-        best[:, active[better]] = here[:, better]
-        # A step that made it worse is taken back and tried again with half its length.
-        scale = torch.where(better, (scale * 2).clamp_max(1), scale * 0.5)
-        open_ = best_error[active] > limit
-        if not open_.any():
-            break
-        active, here, scale = active[open_], here[:, open_], scale[open_]
-        matrix = sampled[3:, open_].T.reshape(-1, 3, 3) + torch.eye(3)
-        newton = _solve3(matrix, residual[:, open_])
-        length = newton.square().sum(dim=0).sqrt().clamp_min(1e-9)
-        newton *= (2.0 / length).clamp_max(1.0) * scale
-        here = torch.where(better[open_], here, best[:, active]) - newton
-    return best
-
-
-def _solve3(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Solves N 3x3 systems (N, 3, 3) for right sides (3, N); singular ones are regularized."""
-    determinant = torch.linalg.det(matrix)
-    near = determinant.abs() < 0.02
-    matrix = torch.where(near[:, None, None], matrix + 0.3 * torch.eye(3), matrix)
-    return torch.linalg.solve(matrix, right.T[..., None])[..., 0].T
-
-
-def _difference(values: torch.Tensor, axis: int) -> torch.Tensor:
-    """Derivative along index axis x=0, y=1, z=2: central inside, one-sided at the faces."""
-    dim = values.dim() - 1 - axis
-    n = values.shape[dim]
-    if n == 1:
-        return torch.zeros_like(values)
-    out = torch.empty_like(values)
-    out.narrow(dim, 1, n - 2).copy_(values.narrow(dim, 2, n - 2) - values.narrow(dim, 0, n - 2))
-    out.narrow(dim, 1, n - 2).mul_(0.5)
-    out.narrow(dim, 0, 1).copy_(values.narrow(dim, 1, 1) - values.narrow(dim, 0, 1))
-    out.narrow(dim, n - 1, 1).copy_(values.narrow(dim, n - 1, 1) - values.narrow(dim, n - 2, 1))
-    return out
+    """values (C, Z, Y, X) through one matrix (new size, old size) for each axis."""
+    matrices = []
+    for dim, matrix in enumerate((z, y, x), start=1):
+        used = torch.nonzero(matrix.any(dim=0))[:, 0].tolist() or [0]
+        first, count = used[0], used[-1] - used[0] + 1
+        values = values.narrow(dim, first, count)
+        matrices.append(matrix.narrow(1, first, count))
+    z, y, x = matrices
+    channels, depth, height, width = values.shape
+    slices = z @ values.permute(1, 0, 2, 3).reshape(depth, -1)
+    slices = slices.view(len(z), channels, height, width).transpose(0, 1)
+    return y @ slices @ x.T
 
 
 def _faces(vectors: torch.Tensor) -> torch.Tensor:

@@ -163,6 +163,31 @@ class Grid:
             values[None], coordinates, padding_mode="border", align_corners=False
         )[0]
 
+    def interpolation_weights(self, other: Grid) -> list[torch.Tensor] | None:
+        """Linear interpolation at the voxels of ``other`` as one matrix (size there, size here)
+        for each of the axes z, y, x; None when the axes of the two grids are not parallel.
+
+        Rows of voxels beyond this grid's outer faces are zero.
+        """
+        import torch
+
+        matrix = np.linalg.inv(self.matrix) @ other.matrix
+        reach = np.abs(matrix[:3, :3]) * np.asarray(other.size)
+        if (reach - np.diag(np.diag(reach))).max() > 1e-3:
+            return None
+        weights = []
+        for axis in (2, 1, 0):
+            n, count = self.size[axis], other.size[axis]
+            index = matrix[axis, axis] * np.arange(count) + matrix[axis, 3]
+            inside = (index >= -0.5 - 1e-6) & (index <= n - 0.5 + 1e-6)
+            index = np.clip(index, 0, n - 1)
+            lower = np.minimum(index.astype(int), max(n - 2, 0))
+            rows = np.zeros((count, n), np.float32)
+            rows[np.arange(count), lower] = (1 - (index - lower)) * inside
+            rows[np.arange(count), np.minimum(lower + 1, n - 1)] += (index - lower) * inside
+            weights.append(torch.from_numpy(rows))
+        return weights
+
     # --- vectors ------------------------------------------------------------------------------
 
     def voxels_to_mm(self, displacement: torch.Tensor) -> torch.Tensor:

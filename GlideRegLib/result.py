@@ -164,8 +164,10 @@ class Result:
         jacobian = quality.sample_jacobian(self.field, self.initial, self.fixed_grid)
         measures = quality.summarize_jacobian(jacobian, self.body)
         points = self._body_points()
+        # The same nodes of the same inverse that is saved, and only those that count here.
+        inverse = self.field.inverse(near=self.field.transform_points(points))
         measures["inverse_consistency_mm"] = quality.inverse_consistency(
-            self.field, self.inverse_field, points
+            self.field, inverse, points
         )
         moved = np.linalg.norm(self.transform_points(points) - points, axis=1)
         measures["displacement_mm"] = {"mean": float(moved.mean()), "max": float(moved.max())}
