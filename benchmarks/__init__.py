@@ -1,0 +1,1 @@
+"""Measures GlideReg beside its peers. Not part of the installed library."""
