@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -15,15 +15,14 @@ class Method:
     """A row of the table.
 
     ``adapter`` is a module of :mod:`benchmarks.adapters`, ``options`` what its ``register`` gets
-    beside the images; ``package`` is the PyPI name, ``module`` what it imports as, ``install`` the
-    command that brings it. Ours have no ``package``.
+    beside the images; ``package`` is the PyPI name, ``install`` how to get it. Ours have
+    no ``package``.
     """
 
     name: str
     adapter: str
     note: str
     package: str = ""
-    module: str = ""
     install: str = ""
     options: dict[str, str] = field(default_factory=dict)
 
@@ -34,7 +33,10 @@ class Method:
     @property
     def missing(self) -> str:
         """A sentence that says how to get it, or "" when it is installed."""
-        if not self.module or importlib.util.find_spec(self.module) is not None:
+        if not self.is_peer:
+            return ""
+        with suppress(metadata.PackageNotFoundError):
+            metadata.version(self.package)
             return ""
         return (
             f"{self.name} is missing: the package {self.package} is not installed; {self.install}."
@@ -68,7 +70,6 @@ _ALL = (
         "convexadam",
         "the package's defaults",
         "convexadam",
-        "convexAdam",
         _EXTRA,
     ),
     Method(
@@ -76,14 +77,12 @@ _ALL = (
         "ants",
         "antsRegistrationSyNQuick[so]",
         "antspyx",
-        "ants",
         _EXTRA,
     ),
     Method(
         "fireants",
         "fireants",
         "greedy CC 5, 200/100/50 iterations",
-        "fireants",
         "fireants",
         # 1.5.0 wants simpleitk==2.2.1, which contradicts ours, but runs with newer ones.
         "get it with: pip install --no-deps fireants (after the extra, which has what it imports)",
@@ -93,7 +92,6 @@ _ALL = (
         "elastix",
         "default B-spline map, 10 mm grid",
         "itk-elastix",
-        "itk",
         _EXTRA,
     ),
 )

@@ -24,8 +24,12 @@ def register(
     workdir: Path,
     preset: str = "standard",
     encoder: str = "none",
+    spacing_mm: float | None = None,
 ) -> sitk.Image:
-    """A preset with an encoder or "none"; slices are encoded anew, not taken from the cache."""
+    """A preset with an encoder or "none"; slices are encoded anew, not taken from the cache.
+
+    ``spacing_mm``: another working grid than the preset's.
+    """
     start = workdir / START
     if start.is_file():
         pair = [read_volume(workdir / name) for name in NATIVE]
@@ -36,5 +40,7 @@ def register(
         initial=str(start) if start.is_file() else "none",
         features={"encoder": encoder, "cache": False},
     )
+    if spacing_mm is not None:
+        settings = with_changes(settings, grid={"spacing_mm": spacing_mm})
     result = register_pair(*pair, settings)
     return result.field.resampled(Grid.from_sitk(fixed)).to_sitk()
