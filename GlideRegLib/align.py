@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from .constraints import LandmarkConstraints
 from .field import affine_to_sitk, linear_matrix
 from .geometry import Grid
 from .progress import Progress
@@ -23,9 +24,14 @@ COARSE_SPACING = 6.0
 FINE_SPACING = 4.0
 #: An alignment must beat the images as they are by this share of the score to be taken.
 MINIMUM_GAIN = 0.01
+#: How much farther apart (mm, median) than their own alignment the images' one may leave the
+#: landmark pairs: what images say about millions of voxels counts more than six points.
+LANDMARK_SLACK_MM = 5.0
 _BINS = 32
 _SEED = 7
 _LUNG_HU = (-1000.0, -600.0)
+#: Score, name and 4x4 matrix.
+_Candidate = tuple[float, str, np.ndarray]
 
 
 def initial_alignment(
@@ -34,31 +40,65 @@ def initial_alignment(
     masks: tuple[np.ndarray, np.ndarray],
     modality: str,
     progress: Progress,
+    landmarks: LandmarkConstraints | None = None,
 ) -> tuple[np.ndarray, str]:
     """The affine start: 4x4 matrix from fixed to moving LPS mm, and what it came from.
 
     ``fixed`` and ``moving`` hold normalized intensities; ``masks`` are their body masks (bool).
     Starts: as is, centers of the images, centroids of the bodies, centroids of the lungs (CT). Each
     gets a short rigid search; the best goes on to an affine one. When nothing beats the images as
-    they are, the identity is returned.
+    they are, the identity is returned. ``landmarks`` that contradict what the images found put
+    their own alignment in its place.
     """
     coarse = _Scorer(fixed, moving, masks, COARSE_SPACING)
+    fine = _Scorer(fixed, moving, masks, FINE_SPACING)
     starts = _starts(fixed, moving, masks, modality)
     as_is = coarse.score(np.eye(4))
-    candidates: list[tuple[float, str, np.ndarray]] = [
-        (as_is * (1 + MINIMUM_GAIN), "as is", np.eye(4))
-    ]
+    candidates: list[_Candidate] = [(as_is * (1 + MINIMUM_GAIN), "as is", np.eye(4))]
     for number, (name, matrix) in enumerate(starts.items()):
         progress.update(0.6 * number / len(starts))
         rigid = coarse.optimize(matrix, affine=False)
         candidates.append((coarse.score(rigid), f"{name}, rigid", rigid))
-    _, name, matrix = max(candidates, key=lambda candidate: candidate[0])
     progress.update(0.6)
-    fine = _Scorer(fixed, moving, masks, FINE_SPACING)
+    _, name, matrix = max(candidates, key=lambda candidate: candidate[0])
     refined = fine.optimize(matrix, affine=True)
     if fine.score(refined) > fine.score(matrix) and _is_plausible(refined):
         matrix, name = refined, f"{name}, affine"
+    if landmarks is not None:
+        matrix, name = _with_landmarks(matrix, name, candidates, landmarks, coarse, fine)
     progress.update(1.0)
+    return matrix, name
+
+
+def _with_landmarks(
+    found: np.ndarray,
+    name: str,
+    candidates: list[_Candidate],
+    landmarks: LandmarkConstraints,
+    coarse: _Scorer,
+    fine: _Scorer,
+) -> tuple[np.ndarray, str]:
+    """The alignment that the images found, unless the landmark pairs contradict it.
+
+    Then their own alignment, what mutual information makes of it, and the other candidates
+    compete: the best score wins among those that leave the pairs about as near as the nearest one.
+    """
+    through = landmarks.alignment()
+    limit = 1.5 * landmarks.misfit(through) + LANDMARK_SLACK_MM
+    if landmarks.misfit(found) <= limit:
+        return found, name
+    rigid = coarse.optimize(through, affine=False)
+    candidates = [
+        *candidates,
+        (coarse.score(through), "landmarks", through),
+        (coarse.score(rigid), "landmarks, rigid", rigid),
+    ]
+    near = [c for c in candidates if landmarks.misfit(c[2]) <= limit]
+    _, name, matrix = max(near, key=lambda candidate: candidate[0])
+    refined = fine.optimize(matrix, affine=True)
+    better = fine.score(refined) > fine.score(matrix) and _is_plausible(refined)
+    if better and landmarks.misfit(refined) <= limit:
+        return refined, f"{name}, affine"
     return matrix, name
 
 

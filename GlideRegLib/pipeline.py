@@ -14,6 +14,7 @@ import torch
 
 from . import machine, provenance
 from .align import initial_alignment
+from .constraints import LandmarkConstraints
 from .errors import InputError
 from .features.pyramid import FeaturePyramid
 from .features.reduction import ReducedFeatures
@@ -50,16 +51,22 @@ def register(
     progress: Progress | None = None,
     fixed_mask: Volume | None = None,
     moving_mask: Volume | None = None,
+    landmark_constraints: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Result:
     """Registers ``moving`` to ``fixed`` with GLIDE-Reg (Zhu et al.).
 
     Volumes hold HU (CT) or any MR intensities, on any 3-D grids. Masks (label volumes; non-zero
-    counts) restrict what is compared. Nothing is modified. Returns the field, transforms and
-    measures as a :class:`Result`; raises a :class:`GlideRegError` with one sentence otherwise.
+    counts) restrict what is compared. ``landmark_constraints`` are corresponding fixed and moving
+    points, each (N, 3) in LPS mm, that guide the start and the field softly. Nothing is modified.
+    Returns the field, transforms and measures as a :class:`Result`; raises a
+    :class:`GlideRegError` with one sentence otherwise.
     """
     settings = settings or Settings()
     settings.check()
     progress = progress or Progress()
+    guides = None
+    if landmark_constraints is not None:
+        guides = LandmarkConstraints.checked(landmark_constraints, fixed.grid, moving.grid)
     started = time.monotonic()
     device = machine.resolve_device(settings.device)
     threads = machine.set_threads(settings.threads)
@@ -70,7 +77,7 @@ def register(
                 fixed, moving, settings, (fixed_mask, moving_mask)
             )
         with progress.stage("align"):
-            initial = _initial(fixed, moving, masks, modality, settings, progress)
+            initial = _initial(fixed, moving, masks, modality, settings, progress, guides)
         with progress.stage("prepare"):
             prepared = prepare_pair(
                 fixed,
@@ -87,7 +94,8 @@ def register(
         encoder, reduced = None, None
         if settings.uses_global:
             encoder, reduced = _global_features(prepared, settings, device, progress)
-        field = _optimize(prepared, trust, reduced, settings, progress)
+        near = _usable(guides, initial, prepared, progress)
+        field = _optimize(prepared, trust, reduced, settings, progress, near)
         with progress.stage("measure"):
             result = Result(
                 field.with_zero_border(fixed.grid),
@@ -110,6 +118,9 @@ def register(
         time.monotonic() - started,
     )
     result.report.update(report)
+    if guides is not None:
+        used = 0 if near is None else len(near)
+        result.report["landmark_constraints"] = guides.summary(result, used)
     return result
 
 
@@ -153,6 +164,7 @@ def _initial(
     modality: str,
     settings: Settings,
     progress: Progress,
+    guides: LandmarkConstraints | None,
 ) -> np.ndarray:
     """The start, 4x4 fixed to moving LPS mm: found, none, or from a file."""
     if settings.initial == "none":
@@ -160,9 +172,32 @@ def _initial(
     if settings.initial != "auto":
         return linear_matrix(read_transform(settings.initial))
     pair = [normalize_intensity(volume, modality) for volume in (fixed, moving)]
-    matrix, name = initial_alignment(*pair, masks, modality, progress)
+    matrix, name = initial_alignment(*pair, masks, modality, progress, guides)
     progress.message(f"Initial alignment: {name}.")
     return matrix
+
+
+def _usable(
+    guides: LandmarkConstraints | None, initial: np.ndarray, prepared: Prepared, progress: Progress
+) -> LandmarkConstraints | None:
+    """The landmark pairs in the fixed frame that lie on the working grid; says what it leaves."""
+    if guides is None:
+        return None
+    suspects = np.flatnonzero(guides.suspects) + 1
+    if len(suspects):
+        progress.message(
+            f"Landmark constraint {', '.join(map(str, suspects))} contradicts the others; it "
+            "counts little: check whether it was placed at the right spot.",
+            level="warning",
+        )
+    near = guides.after(initial).within(prepared.grid)
+    if len(near) < len(guides):
+        progress.message(
+            f"{len(guides) - len(near)} of {len(guides)} landmark constraints lie outside the "
+            "region that is registered; they are not used.",
+            level="warning",
+        )
+    return near if len(near) else None
 
 
 def _global_features(
@@ -217,10 +252,14 @@ def _optimize(
     reduced: ReducedFeatures | None,
     settings: Settings,
     progress: Progress,
+    guides: LandmarkConstraints | None = None,
 ) -> DisplacementField:
     """Convex stage, refinement, repair: the field on the last level's grid, LPS mm."""
     use_global, use_local = reduced is not None, settings.uses_local
-    pyramid = FeaturePyramid(prepared, trust, settings.features, reduced, progress.check)
+    sigma = settings.refine.landmark_sigma_mm
+    pyramid = FeaturePyramid(
+        prepared, trust, settings.features, reduced, progress.check, guides, sigma
+    )
     with progress.stage("convex"):
         starts = initial_displacements(pyramid, settings.convex, use_global, use_local, progress)
     with progress.stage("refine"):

@@ -149,7 +149,8 @@ class RefineSettings:
     The ``adam_*`` values are the paper's: 800 iterations at learning rate 1 (voxels), half
     resolution, alpha 0.5, beta 3.5, lambda 1.25 (on the mean over voxels and components).
     ``repair_below``: where the determinant falls below this the field is smoothed locally until it
-    does not (0 switches it off).
+    does not (0 switches it off). ``landmark_sigma_mm``: how well landmarks that guide the
+    registration were placed; the smaller, the closer the field passes.
     """
 
     solver: str = "gauss-newton"
@@ -161,6 +162,7 @@ class RefineSettings:
     cg_iterations: int = 12
     max_step: float = 1.5
     repair_below: float = 0.05
+    landmark_sigma_mm: float = 2.0
     adam_iterations: int = 800
     adam_learning_rate: float = 1.0
     adam_pooling: int = 2
@@ -183,6 +185,7 @@ class RefineSettings:
         found += _range("cg_iterations", self.cg_iterations, 1, 500)
         found += _range("max_step", self.max_step, 0.1, 10)
         found += _range("repair_below", self.repair_below, 0, 0.5)
+        found += _range("landmark_sigma_mm", self.landmark_sigma_mm, 0.1, 50)
         found += _range("adam_iterations", self.adam_iterations, 1, 10000)
         found += _range("adam_learning_rate", self.adam_learning_rate, 1e-4, 10)
         found += _range("adam_refresh", self.adam_refresh, 1, 10000)

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import torch
 
+from ..constraints import LandmarkConstraints
 from ..geometry import Grid
 from ..optimize.energy import FeaturePair
+from ..optimize.point_term import PointTerm
 from ..optimize.warping import pool
 from ..prepare import Prepared
 from ..settings import FeatureSettings
@@ -19,7 +21,8 @@ class FeaturePyramid:
     """Local and global features on the working grid pooled by a factor.
 
     ``trust`` (fixed, moving), float32 (Z, Y, X) on the working grid, says where the images have
-    data and where a user's mask lets them count.
+    data and where a user's mask lets them count. ``landmarks`` are pairs in the fixed frame that
+    guide the registration, placed with an error of ``sigma_mm``.
     """
 
     def __init__(
@@ -29,8 +32,12 @@ class FeaturePyramid:
         settings: FeatureSettings,
         reduced: ReducedFeatures | None,
         check: Callable[[], None] = lambda: None,
+        landmarks: LandmarkConstraints | None = None,
+        sigma_mm: float = 2.0,
     ) -> None:
         self.grid = prepared.grid
+        self.landmarks = landmarks
+        self._sigma_mm = sigma_mm
         self.reduced = reduced
         self._images = (prepared.fixed, prepared.moving)
         self._trust = trust
@@ -58,6 +65,16 @@ class FeaturePyramid:
     def tissue_at(self, pooling: int) -> torch.Tensor:
         """Share of trusted fixed tissue (Z, Y, X) in each voxel of the pooled grid, 0 to 1."""
         return pool(self._tissue[None], pooling)[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self._images[0].device
+
+    def points_at(self, pooling: int) -> PointTerm | None:
+        """The landmark pairs as a term of the energy on the pooled grid, if there are any."""
+        if self.landmarks is None:
+            return None
+        return PointTerm(self.landmarks, self.grid_at(pooling), self._sigma_mm, self.device)
 
     def local(self, pooling: int, weight: float = 1.0) -> FeaturePair:
         """MIND-SSC (12, Z, Y, X) of both images on the pooled grid."""

@@ -20,34 +20,45 @@ _CHUNK = 4096
 
 
 def coupled_convex(
-    costs: torch.Tensor, radius: int, coefficients: Sequence[float] = COEFFICIENTS
+    costs: torch.Tensor,
+    radius: int,
+    coefficients: Sequence[float] = COEFFICIENTS,
+    pull: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Minimizes cost(d) + c |d - s|^2 point-wise, with s the smoothed previous solution.
 
     ``costs`` (K, Z, Y, X) as from :func:`cost_volume`; c grows through ``coefficients`` (units of
-    cost per voxel^2). Returns a displacement (3, Z, Y, X) in voxels.
+    cost per voxel^2). ``pull`` (Z, Y, X), in the same units, holds d back towards zero. Returns a
+    displacement (3, Z, Y, X) in voxels.
     """
     shape = costs.shape[1:]
     mesh = displacement_mesh(radius, costs.device)
     flat = costs.reshape(costs.shape[0], -1)
     smooth = torch.zeros(3, flat.shape[1], device=costs.device)
+    tie_break = torch.full_like(smooth[0], TIE_BREAK)
+    if pull is not None:
+        tie_break += pull.reshape(-1)
     for coefficient in (0.0, *coefficients):
-        best = _coupled_argmin(flat, mesh, smooth, coefficient)
+        best = _coupled_argmin(flat, mesh, smooth, coefficient, tie_break)
         smooth = box_filter(mesh[:, best].reshape(3, *shape)).reshape(3, -1)
     return smooth.reshape(3, *shape)
 
 
 def _coupled_argmin(
-    costs: torch.Tensor, mesh: torch.Tensor, smooth: torch.Tensor, coefficient: float
+    costs: torch.Tensor,
+    mesh: torch.Tensor,
+    smooth: torch.Tensor,
+    coefficient: float,
+    tie_break: torch.Tensor,
 ) -> torch.Tensor:
     """argmin over K of cost + c |d - s|^2; |d|^2 - 2 d.s is one matrix product per chunk."""
     squared = mesh.square().sum(dim=0)
-    factors = torch.cat((-2 * coefficient * mesh, (coefficient + TIE_BREAK) * squared[None])).T
-    ones = torch.ones_like(smooth[:1])
+    factors = torch.cat((-2 * coefficient * mesh, squared[None])).T
+    on_squared = tie_break + coefficient
     best = torch.empty(costs.shape[1], dtype=torch.long, device=costs.device)
     for start in range(0, costs.shape[1], _CHUNK):
         part = slice(start, start + _CHUNK)
-        right = torch.cat((smooth[:, part], ones[:, part]))
+        right = torch.cat((smooth[:, part], on_squared[None, part]))
         best[part] = torch.addmm(costs[:, part].float(), factors, right).argmin(dim=0)
     return best
 
@@ -60,20 +71,21 @@ def convex_displacement(
     coefficients: Sequence[float] = COEFFICIENTS,
     consistency_steps: int = 15,
     check: Callable[[], None] = lambda: None,
+    pull: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Discrete displacement from fixed to moving features, made inverse consistent.
 
     Features (C, Z, Y, X) on one grid; the search reaches ``radius`` voxels along each axis. Only
     one direction's cost volume is held at a time. ``consistency_steps`` = 0 skips the backward
-    direction. Returns (3, Z, Y, X) in voxels.
+    direction. ``pull``: see :func:`coupled_convex`. Returns (3, Z, Y, X) in voxels.
     """
     forward = coupled_convex(
-        cost_volume(fixed, moving, radius, weight, check=check), radius, coefficients
+        cost_volume(fixed, moving, radius, weight, check=check), radius, coefficients, pull
     )
     if consistency_steps == 0:
         return forward
     check()
     backward = coupled_convex(
-        cost_volume(moving, fixed, radius, weight, check=check), radius, coefficients
+        cost_volume(moving, fixed, radius, weight, check=check), radius, coefficients, pull
     )
     return symmetrize(forward, backward, consistency_steps)[0]

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .energy import BILAPLACIAN_DIAGONAL, FeaturePair, bilaplacian
+from .point_term import PointEquations, PointTerm
 from .warping import compose, exponentiate
 
 #: Added to the diagonal of the normal equations (cost per voxel^2), for voxels without structure.
@@ -26,11 +27,15 @@ _UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 @dataclass
 class NormalEquations:
-    """A z + lambda bilaplacian z = right, with A (6, Z, Y, X) per voxel and right (3, Z, Y, X)."""
+    """A z + lambda bilaplacian z = right, with A (6, Z, Y, X) per voxel and right (3, Z, Y, X).
+
+    ``points`` add what landmark pairs say about z between the voxels.
+    """
 
     matrix: torch.Tensor
     right: torch.Tensor
     bending: float
+    points: PointEquations | None = None
 
     def multiply(self, z: torch.Tensor) -> torch.Tensor:
         out = bilaplacian(z).mul_(self.bending)
@@ -38,6 +43,8 @@ class NormalEquations:
             out[i].addcmul_(entry, z[j])
             if i != j:
                 out[j].addcmul_(entry, z[i])
+        if self.points is not None:
+            self.points.multiply_add(z, out)
         return out
 
     def solve(
@@ -48,6 +55,8 @@ class NormalEquations:
     ) -> torch.Tensor:
         """Conjugate gradients with the diagonal as preconditioner."""
         diagonal = self.matrix[[0, 3, 5]]
+        if self.points is not None:
+            self.points.add_diagonal(diagonal)
         inverse = (diagonal + self.bending * BILAPLACIAN_DIAGONAL).reciprocal_()
         solution = torch.zeros_like(self.right)
         residual = self.right.clone()
@@ -81,11 +90,14 @@ class GaussNewton:
         cg_iterations: int = 12,
         max_step: float = 1.5,
         check: Callable[[], None] = lambda: None,
+        points: PointTerm | None = None,
     ) -> None:
         """``weight`` (Z, Y, X): trust in each fixed voxel; ``moving_weight``: the same for the
         moving grid, sampled at x + u. ``bending`` is lambda on this grid; ``max_step`` (voxels)
-        limits a single update; ``check`` is called between slabs and may raise to cancel."""
+        limits a single update; ``check`` is called between slabs and may raise to cancel;
+        ``points``: landmark pairs that pull."""
         self._check = check
+        self._points = points
         self._shape = tuple(pairs[0].fixed.shape[1:])
         self._bending = bending
         self._weight = weight
@@ -121,7 +133,11 @@ class GaussNewton:
             self._add_slab(displacement, start, stop, matrix[:, start:stop], right[:, start:stop])
         matrix[[0, 3, 5]] += DAMPING
         right.add_(bilaplacian(displacement), alpha=self._bending).neg_()
-        return NormalEquations(matrix, right, self._bending)
+        if self._points is None:
+            return NormalEquations(matrix, right, self._bending)
+        points = self._points.linearize(displacement)
+        points.subtract_right(right)
+        return NormalEquations(matrix, right, self._bending, points)
 
     def _add_slab(
         self,

@@ -12,6 +12,7 @@ from ..progress import Progress
 from ..settings import ConvexSettings
 from .convex import convex_displacement
 from .energy import FeaturePair
+from .guide import Guide
 from .warping import compose, resize_displacement, warp
 
 
@@ -45,15 +46,48 @@ def initial_displacements(
     if settings.literal_composition and use_global and use_local:
         return Starts(None, _literal(pyramid, settings, progress))
     found, local = None, None
-    if use_global:
-        found = _chain(pyramid.global_, pyramid, settings, settings.global_levels, None, progress)
-        progress.update(0.3)
+    guide = None
     if use_local:
-        local = _chain(pyramid.local, pyramid, settings, settings.local_levels, None, progress)
+        levels = settings.local_levels
+        local, guide = _first_chain(pyramid.local, pyramid, settings, levels, progress, guide)
+        progress.update(0.35)
+    if use_global:
+        levels = settings.global_levels
+        found, guide = _first_chain(pyramid.global_, pyramid, settings, levels, progress, guide)
         progress.update(0.65)
-        if found is not None:
-            found = _chain(pyramid.local, pyramid, settings, settings.local_levels, found, progress)
+        if use_local:
+            levels = settings.local_levels
+            found = _chain(pyramid.local, pyramid, settings, levels, found, progress, guide)
     return Starts(local, found)
+
+
+def _first_chain(
+    features: Callable[[int], FeaturePair],
+    pyramid: FeaturePyramid,
+    settings: ConvexSettings,
+    levels: tuple[tuple[int, int], ...],
+    progress: Progress,
+    guide: Guide | None,
+) -> tuple[torch.Tensor, Guide | None]:
+    """A chain on the original pair, and the guide when it was needed.
+
+    The images come first. Only where they lose more landmark pairs than mistakes explain, the chain
+    runs once more from a field through the pairs, and is held to it near them.
+    """
+    start = None if guide is None else guide.start
+    found = _chain(features, pyramid, settings, levels, start, progress, guide)
+    points = pyramid.points_at(levels[-1][0])
+    if guide is not None or points is None:
+        return found, guide
+    lost, count = points.lost(found), len(pyramid.landmarks)
+    if lost <= count / 3:
+        return found, None
+    progress.message(
+        f"The images alone miss {lost} of {count} landmark constraints; the search starts again "
+        "from a field through them."
+    )
+    guide = Guide.through(pyramid)
+    return _chain(features, pyramid, settings, levels, guide.start, progress, guide), guide
 
 
 def _chain(
@@ -63,6 +97,7 @@ def _chain(
     levels: tuple[tuple[int, int], ...],
     start: torch.Tensor | None,
     progress: Progress,
+    guide: Guide | None = None,
 ) -> torch.Tensor:
     """Convex stages from coarse to fine, each on the moving features warped so far."""
     displacement = start
@@ -82,6 +117,7 @@ def _chain(
             settings.coefficients,
             settings.consistency_steps,
             progress.check,
+            None if guide is None else guide.pull(pyramid.grid_at(pooling), pair.fixed.device),
         )
         displacement = found if displacement is None else compose(displacement, found)
     return displacement

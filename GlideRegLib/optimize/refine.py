@@ -124,8 +124,15 @@ def _level(
     displacement = resize_displacement(displacement, pyramid.grid_at(level.pooling).shape)
     pairs = _pairs(pyramid, level.pooling, level.alpha, level.beta)
     trust = pyramid.trust_at(level.pooling)
+    points = pyramid.points_at(level.pooling)
     solver = GaussNewton(
-        pairs, level.bending, *trust, settings.cg_iterations, settings.max_step, progress.check
+        pairs,
+        level.bending,
+        *trust,
+        settings.cg_iterations,
+        settings.max_step,
+        progress.check,
+        points,
     )
     learns = level.alpha > 0 and pyramid.reduced is not None and pyramid.reduced.learns
     for iteration in range(level.iterations):
@@ -176,6 +183,7 @@ def _adam(
     alpha = settings.adam_alpha if use_global else 0.0
     pairs = _pairs(pyramid, pooling, alpha, settings.adam_beta if use_local else 0.0)
     trust_fixed, trust_moving = pyramid.trust_at(pooling)
+    points = pyramid.points_at(pooling)
     control = resize_displacement(displacement, trust_fixed.shape).clone().requires_grad_(True)
     optimizer = torch.optim.Adam([control], lr=settings.adam_learning_rate)
     learns = alpha > 0 and pyramid.reduced is not None and pyramid.reduced.learns
@@ -192,6 +200,8 @@ def _adam(
         for pair in pairs:
             squared = (warp(pair.moving, field) - pair.fixed).square().sum(dim=0)
             loss = loss + pair.weight * (squared * trust).mean()
+        if points is not None:  # summed over voxels in its own units, a mean here
+            loss = loss + points.energy(field) / trust.numel()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
