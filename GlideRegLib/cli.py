@@ -101,6 +101,9 @@ def register(
     ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads, 0 for all.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    low_memory: Annotated[
+        bool, typer.Option("--low-memory", help="Stay within 8 GB, at a coarser plan if need be.")
+    ] = False,
     cache: Annotated[bool, typer.Option(help="Keep encoded slices on disk.")] = True,
     jacobian: Annotated[
         bool, typer.Option("--jacobian", help="Also write jacobian.nii.gz (determinant).")
@@ -108,6 +111,7 @@ def register(
 ) -> None:
     """Register MOVING to FIXED and write transforms, warped image, result.json and report.html."""
     from .job import Job, run_job
+    from .memory import LOW_MEMORY_MB
 
     feature_changes: dict[str, object] = {
         "encoder": encoder,
@@ -129,6 +133,8 @@ def register(
         changes["reduction"] = {"kind": reduction}
     if spacing is not None:
         changes["grid"] = {"spacing_mm": spacing}
+    if low_memory:
+        changes["memory_limit_mb"] = LOW_MEMORY_MB
     job = Job(
         fixed=fixed,
         moving=moving,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -9,10 +10,11 @@ from contextlib import contextmanager, suppress
 
 from .errors import MemoryExceededError, SettingsError
 
-#: Bytes per working-grid voxel at the peak: features of both images at full resolution (CPU, 12
-#: channels, three copies) plus the normal equations. Measured, see the README.
-_BYTES_PER_VOXEL_FULL = 260
-_BYTES_PER_VOXEL_HALF = 60
+#: What to do when nothing more can be given up.
+OUT_OF_MEMORY = (
+    "The run does not fit into memory; take a coarser preset (fast), a larger spacing, "
+    "or --device cpu."
+)
 
 
 def configure_process() -> None:
@@ -73,9 +75,11 @@ def peak_memory_mb() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def expected_memory_mb(voxels: int, full_resolution: bool) -> float:
-    """What the optimizer will need for a working grid of that many voxels, MiB (an estimate)."""
-    return voxels * (_BYTES_PER_VOXEL_FULL if full_resolution else _BYTES_PER_VOXEL_HALF) / 2**20
+def resident_memory_mb() -> float:
+    """The resident memory of this process now, MiB."""
+    import psutil
+
+    return psutil.Process().memory_info().rss / 2**20
 
 
 def free_memory_mb(device: str) -> float:
@@ -89,16 +93,27 @@ def free_memory_mb(device: str) -> float:
     return psutil.virtual_memory().available / 2**20
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory gave out, on the CPU or on the GPU."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+
+
+def release_memory(device: str) -> None:
+    """Gives back what a failed step left behind."""
+    gc.collect()
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+
+
 @contextmanager
 def readable_memory_errors() -> Iterator[None]:
     """Turns an out-of-memory failure into a sentence that says what to do."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
-            raise MemoryExceededError(
-                "The run does not fit into memory; take a coarser preset (fast), a larger spacing, "
-                "or --device cpu."
-            ) from error
+        if is_out_of_memory(error):
+            raise MemoryExceededError(OUT_OF_MEMORY) from error
         raise

@@ -6,13 +6,12 @@ files -> volumes on one working grid -> features -> field -> result; each step i
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from . import machine, provenance
+from . import machine, memory, provenance
 from .align import initial_alignment
 from .constraints import LandmarkConstraints
 from .errors import InputError
@@ -30,6 +29,7 @@ from .prepare import (
     detect_modality,
     normalize_intensity,
     prepare_pair,
+    working_grid,
 )
 from .progress import Progress
 from .result import Result
@@ -78,24 +78,21 @@ def register(
             )
         with progress.stage("align"):
             initial = _initial(fixed, moving, masks, modality, settings, progress, guides)
-        with progress.stage("prepare"):
-            prepared = prepare_pair(
-                fixed,
-                moving,
-                initial,
-                settings.grid.spacing_mm,
-                settings.grid.margin_mm,
-                modality,
-                masks,
-                _multiple(settings),
-            ).to(device)
-            settings = _fit_memory(settings, prepared, device, progress)
-            trust = _trust(prepared, fixed_mask is not None, moving_mask is not None)
-        encoder, reduced = None, None
-        if settings.uses_global:
-            encoder, reduced = _global_features(prepared, settings, device, progress)
-        near = _usable(guides, initial, prepared, progress)
-        field = _optimize(prepared, trust, reduced, settings, progress, near)
+        budget = memory.Budget(settings, device, progress)
+        budget.fit(lambda chosen: _sizes(fixed, moving, masks[0], chosen))
+
+        def attempt(chosen: Settings) -> tuple:
+            with progress.stage("prepare"):
+                prepared = _prepared(fixed, moving, initial, masks, modality, chosen).to(device)
+                trust = _trust(prepared, fixed_mask is not None, moving_mask is not None)
+            encoder, reduced = None, None
+            if chosen.uses_global:
+                encoder, reduced = _global_features(prepared, chosen, device, progress)
+            near = _usable(guides, initial, prepared, progress)
+            return _optimize(prepared, trust, reduced, chosen, progress, near), encoder, near
+
+        field, encoder, near = budget.run(attempt)
+        settings = budget.settings
         with progress.stage("measure"):
             result = Result(
                 field.with_zero_border(fixed.grid),
@@ -117,6 +114,7 @@ def register(
         threads,
         time.monotonic() - started,
     )
+    report["cost"].update(budget.report())
     result.report.update(report)
     if guides is not None:
         used = 0 if near is None else len(near)
@@ -298,23 +296,27 @@ def _trust(
     return first, second
 
 
-def _fit_memory(
-    settings: Settings, prepared: Prepared, device: str, progress: Progress
-) -> Settings:
-    """Drops the full-resolution level when it would not fit, and says so."""
-    levels = settings.refine.levels
-    if settings.refine.solver != "gauss-newton" or levels[-1].pooling > 1 or len(levels) == 1:
-        return settings
-    needed = machine.expected_memory_mb(prepared.grid.voxel_count, full_resolution=True)
-    free = machine.free_memory_mb(device)
-    if needed < 0.9 * free:
-        return settings
-    progress.message(
-        f"The full-resolution level would need about {needed:.0f} MB and {free:.0f} MB are free: "
-        "it is left out, and the field keeps half the resolution.",
-        level="warning",
+def _sizes(fixed: Volume, moving: Volume, mask: np.ndarray, settings: Settings) -> memory.Sizes:
+    """The grids that decide how much memory some settings need."""
+    grid = settings.grid
+    working = working_grid(fixed.grid, mask, grid.spacing_mm, grid.margin_mm, _multiple(settings))
+    return memory.Sizes(fixed.grid, moving.grid, working)
+
+
+def _prepared(
+    fixed: Volume,
+    moving: Volume,
+    initial: np.ndarray,
+    masks: tuple[np.ndarray, np.ndarray],
+    modality: str,
+    settings: Settings,
+) -> Prepared:
+    """Both images on the working grid of some settings."""
+    grid = settings.grid
+    multiple = _multiple(settings)
+    return prepare_pair(
+        fixed, moving, initial, grid.spacing_mm, grid.margin_mm, modality, masks, multiple
     )
-    return replace(settings, refine=replace(settings.refine, levels=levels[:-1]))
 
 
 def _multiple(settings: Settings) -> int:

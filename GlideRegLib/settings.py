@@ -202,7 +202,8 @@ class Settings:
 
     ``initial``: "auto", "none", or the path of a transform file (linear, LPS mm, fixed to moving).
     ``modality``: "auto", "ct" or "mr". ``device``: "auto", "cpu" or "cuda". ``threads``: CPU
-    threads, 0 for all cores. Build one with :meth:`preset`; :meth:`check` raises
+    threads, 0 for all cores. ``memory_limit_mb``: what a run may take, MiB, 0 for what is free; the
+    plan is stepped down to fit. Build one with :meth:`preset`; :meth:`check` raises
     :class:`SettingsError` with every reason.
     """
 
@@ -212,6 +213,7 @@ class Settings:
     device: str = "auto"
     threads: int = 0
     seed: int = 0
+    memory_limit_mb: float = 0.0
     grid: GridSettings = field(default_factory=GridSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     reduction: ReductionSettings = field(default_factory=ReductionSettings)
@@ -258,6 +260,7 @@ class Settings:
         found += _choice("device", self.device, ("auto", "cpu", "cuda"))
         found += _range("threads", self.threads, 0, 1024)
         found += _range("seed", self.seed, 0, 2**31 - 1)
+        found += _range("memory_limit_mb", self.memory_limit_mb, 0, 10_000_000)
         for part in (self.grid, self.features, self.reduction, self.convex, self.refine):
             found += part.problems()
         found += self._weightless_levels()
