@@ -39,6 +39,10 @@ Landmarks = Annotated[
     list[str] | None,
     typer.Option(help="Landmarks: .mrk.json, .fcsv, elastix .txt, .csv. May be repeated."),
 ]
+Constraints = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE", help="Landmarks that guide the registration. May be repeated."),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -87,6 +91,8 @@ def register(
     moving_mask: Annotated[str | None, typer.Option(help="Region that counts (moving).")] = None,
     fixed_landmarks: Landmarks = None,
     moving_landmarks: Landmarks = None,
+    fixed_constraints: Constraints = None,
+    moving_constraints: Constraints = None,
     fixed_labels: Annotated[str | None, typer.Option(help="Label map, to measure.")] = None,
     moving_labels: Annotated[str | None, typer.Option(help="Label map, to measure.")] = None,
     initial_transform: Annotated[
@@ -144,6 +150,8 @@ def register(
         moving_mask=moving_mask,
         fixed_landmarks=tuple(fixed_landmarks or ()),
         moving_landmarks=tuple(moving_landmarks or ()),
+        fixed_constraints=tuple(fixed_constraints or ()),
+        moving_constraints=tuple(moving_constraints or ()),
         fixed_labels=fixed_labels,
         moving_labels=moving_labels,
         jacobian=jacobian,

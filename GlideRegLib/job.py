@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
+from .constraints import LandmarkConstraints
 from .errors import InputError, OutputError, SettingsError
 from .landmarks import read_landmark_pair
 from .progress import Progress
@@ -19,11 +21,15 @@ from .volume import Volume, read_labels, read_volume
 _PLAN = {"read": 1.0, "report": 4.0, "save": 4.0}
 
 
+_POINT_FILES = ("fixed_landmarks", "moving_landmarks", "fixed_constraints", "moving_constraints")
+
+
 @dataclass(frozen=True)
 class Job:
     """Paths of the inputs, the output folder and the settings.
 
-    Landmark files come in corresponding pairs; several pairs are joined. ``outputs``: "files" (all
+    Landmark files come in corresponding pairs; several pairs are joined. ``*_landmarks`` measure
+    the result, ``*_constraints`` guide the registration. ``outputs``: "files" (all
     that :meth:`Result.save` writes, and report.html) or "images" (only what another program needs
     to go on: :meth:`Result.save_images`, uncompressed and quick). ``jacobian`` adds
     jacobian.nii.gz to the files.
@@ -37,6 +43,8 @@ class Job:
     moving_mask: str | None = None
     fixed_landmarks: tuple[str, ...] = ()
     moving_landmarks: tuple[str, ...] = ()
+    fixed_constraints: tuple[str, ...] = ()
+    moving_constraints: tuple[str, ...] = ()
     fixed_labels: str | None = None
     moving_labels: str | None = None
     jacobian: bool = False
@@ -70,7 +78,7 @@ class Job:
         if data.get("outputs", "files") not in ("files", "images"):
             raise SettingsError('The "outputs" of a job are "files" or "images".')
         data["settings"] = Settings.from_dict(data.get("settings") or {})
-        for name in ("fixed_landmarks", "moving_landmarks"):
+        for name in known & set(_POINT_FILES):
             value = data.get(name) or ()
             data[name] = (value,) if isinstance(value, str) else tuple(value)
         return cls(**data)
@@ -86,6 +94,7 @@ class Inputs:
     moving_mask: Volume | None
     landmarks: tuple[np.ndarray, np.ndarray] | None
     labels: tuple[Volume, Volume] | None
+    constraints: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def run_job(job: Job, progress: Progress | None = None) -> dict:
@@ -102,7 +111,13 @@ def run_job(job: Job, progress: Progress | None = None) -> dict:
     from .pipeline import register
 
     result = register(
-        inputs.fixed, inputs.moving, job.settings, progress, inputs.fixed_mask, inputs.moving_mask
+        inputs.fixed,
+        inputs.moving,
+        job.settings,
+        progress,
+        inputs.fixed_mask,
+        inputs.moving_mask,
+        inputs.constraints,
     )
     with progress.stage("report"):
         errors = None
@@ -133,7 +148,9 @@ def run_job(job: Job, progress: Progress | None = None) -> dict:
 
 def read_inputs(job: Job, progress: Progress) -> Inputs:
     """Reads and checks every file that a job names, before anything long begins."""
-    landmarks = _read_landmarks(job, progress)
+    landmarks = _read_landmarks("landmark", job.fixed_landmarks, job.moving_landmarks, progress)
+    guides = (job.fixed_constraints, job.moving_constraints)
+    constraints = _read_landmarks("constraint", *guides, progress)
     labels = _paired("labels", job.fixed_labels, job.moving_labels)
     fixed, moving = read_volume(job.fixed), read_volume(job.moving)
     progress.check()
@@ -144,7 +161,9 @@ def read_inputs(job: Job, progress: Progress) -> Inputs:
     progress.check()
     pair = (read_labels(labels[0]), read_labels(labels[1])) if labels else None
     _warn_outside(landmarks, fixed, moving, progress)
-    return Inputs(fixed, moving, *masks, landmarks, pair)
+    if constraints is not None:  # said before anything long begins
+        LandmarkConstraints.checked(constraints, fixed.grid, moving.grid)
+    return Inputs(fixed, moving, *masks, landmarks, pair, constraints)
 
 
 def check_output(folder: Path) -> None:
@@ -160,14 +179,17 @@ def check_output(folder: Path) -> None:
         )
 
 
-def _read_landmarks(job: Job, progress: Progress) -> tuple[np.ndarray, np.ndarray] | None:
-    if len(job.fixed_landmarks) != len(job.moving_landmarks):
+def _read_landmarks(
+    what: str, fixed_files: Sequence[str], moving_files: Sequence[str], progress: Progress
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The points (N, 3) of all files, LPS mm; None without files."""
+    if len(fixed_files) != len(moving_files):
         raise InputError(
-            f"There are {len(job.fixed_landmarks)} fixed and {len(job.moving_landmarks)} moving "
-            "landmark files; give them in corresponding pairs."
+            f"There are {len(fixed_files)} fixed and {len(moving_files)} moving {what} files; "
+            "give them in corresponding pairs."
         )
     fixed, moving = [], []
-    for pair in zip(job.fixed_landmarks, job.moving_landmarks, strict=True):
+    for pair in zip(fixed_files, moving_files, strict=True):
         first, second = read_landmark_pair(*pair)
         for note in (*first.notes, *second.notes):
             progress.message(note)

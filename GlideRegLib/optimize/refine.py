@@ -200,8 +200,9 @@ def _adam(
         for pair in pairs:
             squared = (warp(pair.moving, field) - pair.fixed).square().sum(dim=0)
             loss = loss + pair.weight * (squared * trust).mean()
-        if points is not None:  # summed over voxels in its own units, a mean here
-            loss = loss + points.energy(field) / trust.numel()
+        if points is not None:  # in units of one data term of weight 1 that is summed over voxels
+            weight = sum(pair.weight for pair in pairs)
+            loss = loss + weight * points.energy(field) / trust.numel()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

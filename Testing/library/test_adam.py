@@ -46,6 +46,9 @@ class Features:
     def grid_at(self, pooling: int) -> Grid:
         return self.grid.pooled(pooling)
 
+    def points_at(self, pooling: int) -> None:
+        return None
+
     def trust_at(self, pooling: int) -> tuple[torch.Tensor, torch.Tensor]:
         return tuple(pool(t[None], pooling)[0] for t in self._trust)
 

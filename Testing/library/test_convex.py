@@ -236,6 +236,9 @@ class Features:
     def tissue_at(self, pooling: int) -> torch.Tensor:
         return self.trust_at(pooling)[0]
 
+    def points_at(self, pooling: int) -> None:
+        return None
+
     def trust_at(self, pooling: int) -> tuple[torch.Tensor, torch.Tensor]:
         shape = tuple(n // pooling for n in self._local[0].shape[1:])
         return torch.ones(shape), torch.ones(shape)
