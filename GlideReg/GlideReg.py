@@ -161,9 +161,9 @@ class GlideRegLogic(ScriptedLoadableModuleLogic):
             return the running :class:`Registration` at once.
         :param onProgress: called with a ``ProgressUpdate`` (stage, fraction, secondsLeft).
         :param onFinished: called with the finished ``Registration`` (state, result, error, log).
-        :param nodes: ``fixedLandmarks``, ``movingLandmarks``, ``fixedMask``, ``movingMask`` (with
-            ``fixedSegment``, ``movingSegment``: name or ID), ``initialTransform``,
-            ``warpedVolume``, ``transform``: see :class:`Request`.
+        :param nodes: ``fixedLandmarks``, ``movingLandmarks`` (``useLandmarks=True``: they guide,
+            too), ``fixedMask``, ``movingMask`` (with ``fixedSegment``, ``movingSegment``: name or
+            ID), ``initialTransform``, ``warpedVolume``, ``transform``: see :class:`Request`.
         :return: a vtkMRMLTransformNode, fixed to moving, set from parent: put the moving volume
             under it to see it registered. None when it was cancelled.
         :raises GlideRegError: one sentence that says what to do. The inputs are never changed, and
@@ -195,7 +195,7 @@ class GlideRegLogic(ScriptedLoadableModuleLogic):
         """The choices of the panel as a request. Raises the library's SettingsError."""
         names = ("fixedVolume", "movingVolume", "fixedLandmarks", "movingLandmarks")
         names += ("initialTransform", "fixedMask", "fixedSegment", "movingMask", "movingSegment")
-        names += ("warpedVolume", "transform")
+        names += ("useLandmarks", "warpedVolume", "transform")
         settings = settingsFromParameters(parameters)
         request = Request(settings=settings, **{name: getattr(parameters, name) for name in names})
         forgetOutputsOfOthers(request)

@@ -22,7 +22,8 @@ class Request:
     """One registration as the scene describes it. ``settings`` are the library's, as plain values.
 
     ``fixedMask``/``movingMask``: a segmentation (with the ID or name of a segment, "" for all) or a
-    label map. ``initialTransform``: linear, as one would put the moving volume under it.
+    label map. ``useLandmarks``: the landmarks guide the registration, beside measuring it.
+    ``initialTransform``: linear, as one would put the moving volume under it.
     """
 
     fixedVolume: object
@@ -30,6 +31,7 @@ class Request:
     settings: dict = field(default_factory=dict)
     fixedLandmarks: object = None
     movingLandmarks: object = None
+    useLandmarks: bool = False
     initialTransform: object = None
     fixedMask: object = None
     fixedSegment: str = ""
@@ -53,6 +55,8 @@ class Request:
         if (self.fixedLandmarks is None) != (self.movingLandmarks is None):
             lacking = "fixed" if self.fixedLandmarks is None else "moving"
             return f"Choose the {lacking} landmarks too, or none."
+        if self.useLandmarks and self.fixedLandmarks is None:
+            return "Choose the landmarks that are to guide the registration, or switch that off."
         if self.warpedVolume is not None and self.warpedVolume in (
             self.fixedVolume,
             self.movingVolume,
@@ -127,6 +131,8 @@ def collectInputs(request: Request, folder: Path) -> CollectedInputs:
             path = folder / f"{role}-landmarks.csv"
             collected._writers.append(partial(write_landmarks, path, points))
             job[f"{role}_landmarks"] = [str(path)]
+            if request.useLandmarks:
+                job[f"{role}_constraints"] = [str(path)]
     if request.initialTransform is not None:
         job["settings"]["initial"] = str(folder / "initial.tfm")
         start = startTransform(request.initialTransform)

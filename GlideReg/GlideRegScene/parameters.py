@@ -108,6 +108,7 @@ class GlideRegParameterNode:
     movingVolume: vtkMRMLScalarVolumeNode
     fixedLandmarks: vtkMRMLMarkupsFiducialNode
     movingLandmarks: vtkMRMLMarkupsFiducialNode
+    useLandmarks: bool = False  # they guide the registration, too
     initialTransform: vtkMRMLTransformNode
     automaticStart: bool = True
     # Masking: a segmentation (with a segment, "" for all of them) or a label map

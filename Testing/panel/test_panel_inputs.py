@@ -153,12 +153,14 @@ def test_choices_reach_the_parameter_node_and_come_back(module: OpenModule, pair
     module.pick("deviceCombo", "CPU")
     module.pick("encoderCombo", "MobileSAM")
     module.click("automaticStartCheck")
+    module.click("useLandmarksCheck")
     module.ui.spacingBox.value = 2.5
     module.ui.weightsFileEdit.currentPath = "/data/weights.pt"
     got = module.parameters
     assert got.movingVolume is pair.moving and got.device.value == "cpu"
     assert (got.encoder, got.automaticStart, got.spacing) == ("mobile_sam", False, 2.5)
     assert got.weightsFile == pathlib.Path("/data/weights.pt")
+    assert got.useLandmarks and module.ui.applyButton.text.startswith("Choose")
     got.spacing, got.encoder, got.weightsFile = 0.0, "auto", pathlib.Path()
     assert module.ui.spacingBox.text == "preset"
     assert module.ui.encoderCombo.currentText == "Automatic"

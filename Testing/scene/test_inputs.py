@@ -248,6 +248,19 @@ def test_landmarks_are_world_lps_and_reach_the_worker_as_such(tmp_path: Path) ->
     np.testing.assert_allclose(
         read_landmarks(job["moving_landmarks"][0]).points, expected[:, :3], atol=1e-3
     )
+    assert "fixed_constraints" not in job and "moving_constraints" not in job
+
+
+def test_landmarks_guide_only_when_that_is_chosen(tmp_path: Path) -> None:
+    points = markups_node(some_points(6), "F"), markups_node(some_points(6) + 3, "M")
+    request = Request(
+        volume_node(oblique_image(), "A"), volume_node(oblique_image(), "B"), {}, *points, True
+    )
+    assert request.useLandmarks and request.problem() == ""
+    job = inputs.collectInputs(request, tmp_path).job
+    for role in ("fixed", "moving"):
+        assert job[f"{role}_constraints"] == job[f"{role}_landmarks"]
+    assert "guide" in problem_of(useLandmarks=True)
 
 
 def test_rows_with_an_unplaced_point_are_left_out() -> None:
