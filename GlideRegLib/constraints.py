@@ -164,15 +164,13 @@ class LandmarkConstraints:
     # --- what came of them --------------------------------------------------------------------
 
     def summary(self, result: Result, used: int) -> dict:
-        """For ``result.json``: how many, and how far (mm) the result leaves them apart.
-
-        These pairs guided the registration, so their residual is no measure of its error.
-        """
+        """For ``result.json``: how many, and how far (mm) the result leaves them apart."""
         errors = result.landmark_errors(self.fixed, self.moving)
         return {
             "given": len(self),
             "used": used,
             "suspect_rows": (np.flatnonzero(self.suspects) + 1).tolist(),
+            "note": "These pairs guided the registration; they do not measure its error.",
             "residual_mm": {name: summarize_errors(e) for name, e in errors.items()},
         }
 
