@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .constraints import LandmarkConstraints
 from .errors import InputError, OutputError, SettingsError
 from .landmarks import read_landmark_pair
 from .progress import Progress
@@ -162,6 +161,8 @@ def read_inputs(job: Job, progress: Progress) -> Inputs:
     pair = (read_labels(labels[0]), read_labels(labels[1])) if labels else None
     _warn_outside(landmarks, fixed, moving, progress)
     if constraints is not None:  # said before anything long begins
+        from .constraints import LandmarkConstraints
+
         LandmarkConstraints.checked(constraints, fixed.grid, moving.grid)
     return Inputs(fixed, moving, *masks, landmarks, pair, constraints)
 
