@@ -9,6 +9,8 @@ import SimpleITK as sitk
 COMMON = ("fixed.mha", "moving.mha")
 NATIVE = ("native_fixed.mha", "native_moving.mha")
 START = "start.tfm"
+#: What a method has to say about its run, one remark a line; shown below the table.
+REMARKS = "remarks.txt"
 
 
 def displacement_image(vectors: np.ndarray, fixed: sitk.Image, in_voxels: bool) -> sitk.Image:

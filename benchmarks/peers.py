@@ -15,6 +15,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from benchmarks.cost import child_environment, describe_run, load_average
+from benchmarks.images import REMARKS
 from benchmarks.measure import measure
 from benchmarks.methods import METHODS, Method
 from benchmarks.pairs import PAIRS, StartedPair, make_pair
@@ -97,7 +98,8 @@ def start_row(pair: StartedPair) -> dict:
 def run_method(method: Method, pair: StartedPair, folder: Path, chosen: argparse.Namespace) -> dict:
     """One run in a process of its own; what went wrong becomes the row's ``problem``."""
     field, cost = folder / "field.mha", folder / "cost.json"
-    for file in (field, cost):
+    remarks = folder / REMARKS
+    for file in (field, cost, remarks):
         file.unlink(missing_ok=True)
     row = {"pair": pair.name, "method": method.name, "peer": method.is_peer}
     row["load"] = load_average()
@@ -121,6 +123,7 @@ def run_method(method: Method, pair: StartedPair, folder: Path, chosen: argparse
     return {
         **row,
         **json.loads(cost.read_text(encoding="utf-8")),
+        "remarks": remarks.read_text(encoding="utf-8").splitlines() if remarks.is_file() else [],
         **measure(pair, sitk.ReadImage(str(field))),
     }
 

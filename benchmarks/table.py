@@ -99,6 +99,13 @@ def markdown(rows: list[dict], head: dict) -> str:
     for title in ("pairs", "methods"):
         lines += ["", f"{title.capitalize()}:", ""]
         lines += [f"- {name}: {text}" for name, text in head[title].items()]
+    remarks = [
+        f"- {row['pair']}, {row['method']}: {text}"
+        for row in rows
+        for text in row.get("remarks", [])
+    ]
+    if remarks:
+        lines += ["", "What the methods said:", "", *remarks]
     if head["missing"]:
         lines += ["", "Missing:", "", *(f"- {sentence}" for sentence in head["missing"])]
     lines += ["", "Notes:", "", *(f"- {note}" for note in NOTES)]

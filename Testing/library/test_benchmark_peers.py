@@ -67,11 +67,14 @@ def test_repetitions_become_medians_and_failures_stay_out() -> None:
 
 def test_the_table_is_written_as_markdown_and_json(tmp_path: Path) -> None:
     start = a_run("(affine start)", 5.0, 1.0, peer=False, wall_s=None, cpu_s=None, peak_mb=None)
-    path = write_table(tmp_path, "peers", [start, a_run("ours", 1.0, 10)], HEAD)
+    path = write_table(
+        tmp_path, "peers", [start, a_run("ours", 1.0, 10, remarks=["info: hm"])], HEAD
+    )
     text = path.read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1, "every row has every column"
     assert "2026-01-01" in text and "24.0 GiB" in text and "ants is missing" in text
+    assert "- lung, ours: info: hm" in text
     kept = json.loads((tmp_path / "peers.json").read_text(encoding="utf-8"))
     assert kept["rows"][1]["method"] == "ours" and len(kept["runs"]) == 2
 

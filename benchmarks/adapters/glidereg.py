@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import SimpleITK as sitk
+import torch
 
-from benchmarks.images import NATIVE, START
+from benchmarks.images import NATIVE, REMARKS, START
 from GlideRegLib.geometry import Grid
 from GlideRegLib.pipeline import register as register_pair
 from GlideRegLib.settings import Settings, with_changes
@@ -38,9 +39,11 @@ def register(
     settings = with_changes(
         Settings.preset(preset),
         initial=str(start) if start.is_file() else "none",
+        threads=torch.get_num_threads(),  # 0 would take all cores, whatever --threads says
         features={"encoder": encoder, "cache": False},
     )
     if spacing_mm is not None:
         settings = with_changes(settings, grid={"spacing_mm": spacing_mm})
     result = register_pair(*pair, settings)
+    (workdir / REMARKS).write_text("\n".join(result.report["messages"]), encoding="utf-8")
     return result.field.resampled(Grid.from_sitk(fixed)).to_sitk()
