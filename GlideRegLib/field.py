@@ -105,15 +105,16 @@ class DisplacementField:
         everywhere. Where the field folds a point has several inverses, and one of them is found:
         the residual is small at most nodes there and does not tell of folds; the determinant does.
         """
-        limit, u = self._inverse_limit, self.to_voxels()
         if near is None:
-            inverse = invert_lattice(u, limit)
-        else:
-            nodes = self._nodes_around(near)
-            index = torch.stack(torch.unravel_index(nodes, self.grid.shape)).flip(0).float()
-            inverse = torch.zeros_like(u)
-            inverse.view(3, -1)[:, nodes] = invert_points(u, index, limit)
-        return DisplacementField(self.grid.voxels_to_mm(inverse), self.grid)
+            inverse = invert_lattice(self.to_voxels(), self._inverse_limit)
+            return DisplacementField(self.grid.voxels_to_mm(inverse), self.grid)
+        nodes = self._nodes_around(near)
+        index = torch.stack(torch.unravel_index(nodes, self.grid.shape)).flip(0).float()
+        found = invert_points(self.to_voxels(), index, self._inverse_limit)
+        vectors = torch.zeros_like(self.vectors)
+        in_mm = self.grid.voxels_to_mm(found.view(3, 1, 1, -1)).view(3, -1)
+        vectors.view(3, -1)[:, nodes] = in_mm
+        return DisplacementField(vectors, self.grid)
 
     def inverse_points(self, points: np.ndarray) -> np.ndarray:
         """The LPS points p (N, 3) with p + u(p) = q, for LPS points q (N, 3)."""
@@ -214,17 +215,13 @@ def jacobian_determinant(vectors: torch.Tensor, grid: Grid) -> torch.Tensor:
     Central differences, one-sided at the faces, as numpy.gradient; 1 means no volume change, at
     most 0 means folding.
     """
-    return index_determinant(grid.mm_to_voxels(vectors))
-
-
-def index_determinant(displacement: torch.Tensor) -> torch.Tensor:
-    """The same for a displacement (3, Z, Y, X) in voxels of its own grid, slab by slab."""
-    depth = displacement.shape[1]
-    out = torch.empty_like(displacement[0])
+    depth = vectors.shape[1]
+    out = torch.empty_like(vectors[0])
     for start in range(0, depth, _SLAB):
         stop = min(start + _SLAB, depth)
         low, high = max(start - 1, 0), min(stop + 1, depth)
-        gradient = gradient_along_index(displacement[:, low:high])
+        # In voxels of the grid: the determinant is the same, and the axes are the array's own.
+        gradient = gradient_along_index(grid.mm_to_voxels(vectors[:, low:high]))
         gradient = gradient[:, :, start - low : stop - low]
         (a, b, c), (d, e, f), (g, h, i) = gradient
         a, e, i = a + 1, e + 1, i + 1

@@ -50,6 +50,7 @@ def invert_points(
 ) -> torch.Tensor:
     """v (3, N) at continuous indices (3, N), by damped Newton steps from ``start`` (3, N)."""
     field = _Cells(u)
+    del u  # the caller may not need it any more either
     starts = [None] * len(index[0].split(_CHUNK)) if start is None else start.split(_CHUNK, dim=1)
     parts = [
         _newton(field, points, first, limit, iterations)

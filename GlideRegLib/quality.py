@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage, stats
 
 from .errors import InputError
-from .field import DisplacementField, index_determinant
+from .field import DisplacementField, jacobian_determinant
 from .geometry import Grid
 
 #: Thresholds of the nodule measure CPM, mm (GLIDE-Reg, Table 4).
@@ -135,7 +135,6 @@ def sample_jacobian(
     Central differences at the full resolution of ``grid``, slab by slab. ``linear`` is 4x4.
     """
     factor = float(np.linalg.det(linear[:3, :3]))
-    in_voxels = DisplacementField(grid.mm_to_voxels(field.vectors), field.grid)
     depth = grid.size[2]
     out = torch.empty(grid.shape)
     for start in range(0, depth, 32):
@@ -143,7 +142,7 @@ def sample_jacobian(
         stop = min(start + 32, depth)
         low, high = max(start - 1, 0), min(stop + 1, depth)
         part = grid.padded((0, 0, -low), (0, 0, high - depth))
-        determinant = index_determinant(in_voxels.sample_grid(part))
+        determinant = jacobian_determinant(field.sample_grid(part), part)
         out[start:stop] = determinant[start - low : start - low + stop - start]
     return out.mul_(factor)
 
