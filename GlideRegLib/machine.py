@@ -96,7 +96,9 @@ def free_memory_mb(device: str) -> float:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory gave out, on the CPU or on the GPU."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+    if isinstance(error, MemoryError | MemoryExceededError):
+        return True
+    return "out of memory" in text or "allocate memory" in text
 
 
 def release_memory(device: str) -> None:

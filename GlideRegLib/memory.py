@@ -29,10 +29,8 @@ SMALLEST_SIDE = 256
 #: Ratio of one step of the working spacing.
 COARSER = 4 / 3
 
-#: MiB that Python, PyTorch, SimpleITK and SciPy hold once the pair is aligned, and what the
-#: stages before leave behind when the field is measured.
+#: MiB that Python, PyTorch, SimpleITK and SciPy hold once the pair is aligned.
 _PROCESS = 425.0
-_LEFT_BEHIND = 65.0
 #: Bytes per voxel of both images: while they are aligned, resampled, and afterwards.
 _INPUT_ALIGN = 13.4
 _INPUT_PREPARE = 9.0
@@ -42,19 +40,25 @@ _WORKING_PREPARE = 33.0
 _WORKING_KEPT = 24.0
 _WORKING_REFINE = 73.0
 _WORKING_REFINE_FULL = 431.0
-_WORKING_ADAM = 200.0
-#: Bytes per node of the field's lattice and per fixed voxel, while the field is measured.
-_NODE = 100.0
+_WORKING_ADAM = 108.0
+#: While the field is measured: bytes per working voxel (what the allocator has not given back),
+#: per node of the field's lattice, per fixed voxel.
+_WORKING_MEASURE = 63.0
+_NODE = 26.0
 _FIXED_MEASURE = 3.0
 #: The motion at the field's edge that the prediction assumes, mm: the lattice reaches further.
 _EDGE_MOTION_MM = 30.0
-#: MiB for an encoder (MobileSAM) and for each megapixel of its input; bytes per cell of a feature
-#: volume (256 channels, both images) while they are encoded, reduced, and afterwards.
+#: MiB for an encoder (MobileSAM); bytes per pixel that it sees at once, per pixel of all slices of
+#: one image, and per feature cell (256 channels, both images) during and afterwards.
 _ENCODER = 100.0
-_ENCODER_MEGAPIXEL = 2600.0
+_ENCODER_PIXEL = 210.0
+_SLICE_PIXEL = 30.0
 _CELL_ENCODE = 1024.0
-_CELL_REDUCE = 6500.0
 _CELL_KEPT = 800.0
+#: Pixels of an encoder cell: stride 16.
+_CELL_PIXELS = 256
+#: Slices that the encoder sees at once (as in ``features.slices``, which needs torch).
+BATCH = {"cpu": 1, "cuda": 16}
 #: MiB of the GPU that its libraries take.
 _CUDA = 500.0
 
@@ -76,12 +80,12 @@ _NOTHING = Grid((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 def predicted_mb(settings: Settings, sizes: Sizes, device: str = "cpu") -> float:
     """The largest resident memory of a registration on the CPU, or what it takes of a GPU, MiB."""
     if device == "cuda":
-        needs = stage_needs_mb(settings, replace(sizes, fixed=_NOTHING, moving=_NOTHING))
-        return _CUDA + max(needs[name] for name in ("refine", "encode", "reduce") if name in needs)
+        needs = stage_needs_mb(settings, replace(sizes, fixed=_NOTHING, moving=_NOTHING), device)
+        return _CUDA + max(needs["refine"], needs.get("encode", 0.0))
     return _PROCESS + max(stage_needs_mb(settings, sizes).values())
 
 
-def stage_needs_mb(settings: Settings, sizes: Sizes) -> dict[str, float]:
+def stage_needs_mb(settings: Settings, sizes: Sizes, device: str = "cpu") -> dict[str, float]:
     """MiB that each stage needs beyond what the process holds anyway."""
     inputs = sizes.fixed.voxel_count + sizes.moving.voxel_count
     working = sizes.working.voxel_count
@@ -92,15 +96,15 @@ def stage_needs_mb(settings: Settings, sizes: Sizes) -> dict[str, float]:
         "refine": kept + _refine_bytes(settings) * working,
         "measure": kept
         + _NODE * _lattice_nodes(settings, sizes.fixed)
-        + _FIXED_MEASURE * sizes.fixed.voxel_count
-        + _LEFT_BEHIND * 2**20,
+        + _WORKING_MEASURE * working
+        + _FIXED_MEASURE * sizes.fixed.voxel_count,
     }
     if settings.uses_global:
-        pixels, cells = _encoder_sizes(settings, sizes.working)
+        pixels, slices = _encoder_sizes(settings, sizes.working)
+        cells = slices * pixels / _CELL_PIXELS
         encoder = _ENCODER * 2**20
-        images = kept + encoder + _WORKING_KEPT * working
-        needs["encode"] = images + _CELL_ENCODE * cells + _ENCODER_MEGAPIXEL * 2**20 * pixels / 1e6
-        needs["reduce"] = images + _CELL_REDUCE * cells
+        needs["encode"] = kept + encoder + _WORKING_KEPT * working + _CELL_ENCODE * cells
+        needs["encode"] += pixels * (_SLICE_PIXEL * slices + _ENCODER_PIXEL * BATCH[device])
         for name in ("refine", "measure"):
             needs[name] += encoder + _CELL_KEPT * cells
     return {name: need / 2**20 for name, need in needs.items()}
@@ -121,14 +125,14 @@ def _lattice_nodes(settings: Settings, fixed: Grid) -> float:
 
 
 def _encoder_sizes(settings: Settings, working: Grid) -> tuple[float, float]:
-    """Pixels of one encoder input, and cells of a feature volume."""
+    """Pixels of one encoder input, and slices of a volume (as ``plan_slices`` cuts it)."""
     chosen = settings.features
-    slices = working.extent[2] / max(chosen.slice_mm, working.spacing[2])
+    halvings = max(0, math.floor(math.log2(chosen.slice_mm / working.spacing[2] + 1e-6)))
+    slices = working.size[2] / 2**halvings
     if chosen.input_side:
-        pixels = float(chosen.input_side**2)
-    else:
-        pixels = 256 * math.prod((np.ceil(working.extent[:2] / chosen.cell_mm / 2) * 2).tolist())
-    return pixels, pixels / 256 * slices
+        return float(chosen.input_side**2), slices
+    cells = np.ceil(working.extent[:2] / chosen.cell_mm / 2 - 1e-6) * 2
+    return _CELL_PIXELS * math.prod(cells.tolist()), slices
 
 
 # --- what can be left out -------------------------------------------------------------------------
@@ -206,7 +210,7 @@ class Budget:
         while True:
             try:
                 return work(self.settings)
-            except (MemoryError, RuntimeError) as error:
+            except (MemoryError, RuntimeError, MemoryExceededError) as error:
                 if not machine.is_out_of_memory(error):
                     raise
             # Outside of the handler: the traceback would keep everything that the run had made.

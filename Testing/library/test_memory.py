@@ -84,6 +84,12 @@ def test_finer_grids_encoders_and_larger_images_need_more() -> None:
 # --- the ladder -----------------------------------------------------------------------------------
 
 
+def test_as_many_slices_are_encoded_at_once_as_the_prediction_assumes() -> None:
+    from GlideRegLib.features.slices import BATCH
+
+    assert memory.BATCH == BATCH
+
+
 def test_the_ladder_begins_with_what_costs_least_accuracy() -> None:
     settings = chosen("standard", features={"encoder": "mobile_sam"})
     rungs = list(ladder(settings))
@@ -146,7 +152,12 @@ def failing(times: int, error: Exception) -> object:
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryExceededError("The GPU has no memory for 16 slices."),
+    ],
 )
 def test_a_real_shortage_steps_down_once_more_instead_of_failing(
     error: Exception, small_pair: PhantomPair, monkeypatch: pytest.MonkeyPatch
