@@ -127,12 +127,16 @@ def _lattice_nodes(settings: Settings, fixed: Grid) -> float:
 def _encoder_sizes(settings: Settings, working: Grid) -> tuple[float, float]:
     """Pixels of one encoder input, and slices of a volume (as ``plan_slices`` cuts it)."""
     chosen = settings.features
-    halvings = max(0, math.floor(math.log2(chosen.slice_mm / working.spacing[2] + 1e-6)))
-    slices = working.size[2] / 2**halvings
+    slices = working.size[2] / _slab(chosen.slice_mm, working.spacing[2])
     if chosen.input_side:
         return float(chosen.input_side**2), slices
     cells = np.ceil(working.extent[:2] / chosen.cell_mm / 2 - 1e-6) * 2
     return _CELL_PIXELS * math.prod(cells.tolist()), slices
+
+
+def _slab(slice_mm: float, spacing_mm: float) -> int:
+    """How many working slices are averaged into one for the encoder."""
+    return 2 ** max(0, math.floor(math.log2(slice_mm / spacing_mm + 1e-6)))
 
 
 # --- what can be left out -------------------------------------------------------------------------
@@ -150,9 +154,10 @@ def ladder(settings: Settings) -> Iterator[tuple[Settings, str]]:
     moved = True
     while moved:
         moved = False
-        spacing = round(settings.grid.spacing_mm * COARSER, 2)
-        if spacing <= COARSEST_SPACING_MM:
-            settings = replace(settings, grid=replace(settings.grid, spacing_mm=spacing))
+        coarser = _coarser(settings)
+        if coarser is not None:
+            settings = coarser
+            spacing = settings.grid.spacing_mm
             yield settings, f"the working spacing is made coarser ({spacing:g} mm)"
             moved = True
         smaller = _half_input(settings)
@@ -160,6 +165,20 @@ def ladder(settings: Settings) -> Iterator[tuple[Settings, str]]:
             settings = smaller
             yield settings, "the encoder gets images of half the size"
             moved = True
+
+
+def _coarser(settings: Settings) -> Settings | None:
+    """A coarser working grid; as many of its slices as before make one for the encoder."""
+    spacing = round(settings.grid.spacing_mm * COARSER, 2)
+    if spacing > COARSEST_SPACING_MM:
+        return None
+    chosen = settings.features
+    thickness = spacing * _slab(chosen.slice_mm, settings.grid.spacing_mm)
+    return replace(
+        settings,
+        grid=replace(settings.grid, spacing_mm=spacing),
+        features=replace(chosen, slice_mm=min(max(chosen.slice_mm, thickness), 20.0)),
+    )
 
 
 def _half_input(settings: Settings) -> Settings | None:
