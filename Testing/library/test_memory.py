@@ -193,3 +193,13 @@ def test_a_limit_that_nothing_fits_is_one_clear_sentence(small_pair: PhantomPair
     with pytest.raises(MemoryExceededError, match="50 MB may be used") as failure:
         pipeline.register(small_pair.fixed, small_pair.moving, settings)
     assert str(failure.value).count(". ") == 0
+
+
+def test_the_peak_is_this_processs_own_not_that_of_the_one_that_started_it() -> None:
+    """getrusage on Linux begins with the memory of the parent."""
+    ballast = bytearray(600 * 2**20)
+    ballast[:: 2**12] = b"x" * len(ballast[:: 2**12])
+    code = "from GlideRegLib.machine import peak_memory_mb; print(peak_memory_mb())"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert float(output) < 300
+    del ballast
