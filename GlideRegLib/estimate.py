@@ -5,11 +5,12 @@ from __future__ import annotations
 from . import machine
 from .settings import Settings
 
-#: Measured with two cores of a shared machine on pairs of 11 and 100 liters (see the README):
-#: seconds per million voxels of the working grid without its full-resolution level and with it,
-#: seconds per million pixels that the encoder sees, and what does not depend on the size.
-_PER_MEGAVOXEL = 3.1
-_PER_MEGAVOXEL_FULL = 8.5
+#: Measured with two cores of a shared machine on pairs of 11 and 100 liters (their times are in
+#: Testing/library/test_estimate.py): seconds per million voxels of the working grid without its
+#: full-resolution level and with it, seconds per million pixels that the encoder sees, and what
+#: does not depend on the size.
+_PER_MEGAVOXEL = 1.6
+_PER_MEGAVOXEL_FULL = 7.0
 _PER_ADAM_ITERATION = 0.05
 _PER_MEGAPIXEL = {"mobile_sam": 0.55, "lite_medsam": 4.0, "auto": 2.5}
 _PER_MEGAPIXEL_HIERA = 2.5
