@@ -57,8 +57,19 @@ class DisplacementField:
 
     def sample(self, points: np.ndarray) -> np.ndarray:
         """Displacement in LPS mm at LPS points (N, 3): (N, 3)."""
-        index = torch.as_tensor(self.grid.to_index(points).T, dtype=torch.float64)
-        return self._sample_index(index.reshape(3, -1, 1, 1)).reshape(3, -1).T.numpy()
+        index = self.grid.to_index(points)
+        if len(index) == 0:
+            return np.zeros((0, 3))
+        # Only the nodes around the points are made double: a lattice may hold millions.
+        size = np.asarray(self.grid.size)
+        low = np.floor(np.clip(index.min(axis=0), 0, size - 1)).astype(int)
+        high = np.floor(np.clip(index.max(axis=0), 0, size - 1)).astype(int) + 2
+        (x, y, z), (right, back, top) = low, np.minimum(high, size)
+        part = self.vectors[:, z:top, y:back, x:right].double()
+        box = self.grid.padded(tuple(-low), tuple(np.minimum(high, size) - size))
+        local = torch.from_numpy((index - low).T.reshape(3, -1, 1, 1))
+        inside = np.all((index >= -0.5) & (index <= size - 0.5), axis=1)
+        return box.sample(part, local).reshape(3, -1).T.numpy() * inside[:, None]
 
     def transform_points(self, points: np.ndarray) -> np.ndarray:
         """p + u(p) for LPS points (N, 3)."""
@@ -176,7 +187,7 @@ class DisplacementField:
             window = _fade(self.grid.size[axis], lower[axis], upper[axis], margin)
             view = [1, 1, 1, 1]
             view[3 - axis] = -1
-            vectors = vectors * window.view(view)
+            vectors.mul_(window.view(view))
         return DisplacementField(vectors, grid)
 
     # --- ITK ----------------------------------------------------------------------------------
