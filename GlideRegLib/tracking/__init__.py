@@ -1,0 +1,1 @@
+"""Nodules: found again in the current scan, measured on native images, compared over time."""
