@@ -129,7 +129,7 @@ def make_phantom_pair(**settings: object) -> PhantomPair:
     axes = [first[i] + grid.spacing[i] * np.arange(grid.size[i]) for i in range(3)]
     branches = breathing.on_axes(*axes)
     displacement = branches.blended().astype(np.float32)
-    jacobian = _jacobian(branches, breathing.sliding, grid)
+    jacobian = true_jacobian(branches, breathing.sliding, grid)
 
     points = np.stack(np.meshgrid(*axes[::-1], indexing="ij")[::-1], axis=-1).astype(np.float32)
     moving, moving_labels = painter.render(points.reshape(-1, 3))
@@ -143,8 +143,8 @@ def make_phantom_pair(**settings: object) -> PhantomPair:
     return PhantomPair(
         name=f"phantom-{chosen.seed}",
         description=_describe(chosen),
-        fixed=Volume(_with_noise(fixed.reshape(grid.shape), chosen.noise, noise), grid),
-        moving=Volume(_with_noise(moving.reshape(grid.shape), chosen.noise, noise), grid),
+        fixed=Volume(with_noise(fixed.reshape(grid.shape), chosen.noise, noise), grid),
+        moving=Volume(with_noise(moving.reshape(grid.shape), chosen.noise, noise), grid),
         fixed_labels=Volume(fixed_labels.reshape(grid.shape), grid),
         moving_labels=Volume(moving_labels.reshape(grid.shape), grid),
         label_names=dict(LABEL_NAMES),
@@ -160,7 +160,7 @@ def make_phantom_pair(**settings: object) -> PhantomPair:
     )
 
 
-def _jacobian(branches: Branches, sliding: bool, grid: Grid) -> np.ndarray:
+def true_jacobian(branches: Branches, sliding: bool, grid: Grid) -> np.ndarray:
     """Determinant of the true map (Z, Y, X); at a sliding wall that of each side by itself."""
     import torch
 
@@ -212,7 +212,7 @@ def _traced_back(
     return fixed[kept], moving[kept], kept
 
 
-def _with_noise(image: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+def with_noise(image: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
     """Adds scanner noise (standard deviation in HU, slightly correlated), clipped as CT is."""
     grain = gaussian_filter(rng.standard_normal(image.shape).astype(np.float32), 0.6)
     return np.clip(image + grain * np.float32(noise / grain.std()), -1024, 1500)
