@@ -221,8 +221,10 @@ class Tracking:
 
 def _restored(kind: type, data: dict) -> object:
     """A nested record from its dictionary; lists become the tuples that they were."""
-    if hasattr(kind, "from_dict"):
-        return kind.from_dict(data)
     known = {f.name for f in fields(kind)}
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+    if kind.__name__ == "Growth":
+        from .growth import ThresholdFlag
+
+        values["flags"] = tuple(_restored(ThresholdFlag, f) for f in values.get("flags", ()))
     return kind(**values)
