@@ -1,0 +1,116 @@
+"""Measurements of tracked nodules: which voxels are the nodule on each side, and what changed.
+
+Only native images are measured: the field absorbs growth, so a warped nodule says nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from ..volume import Volume
+from .nodules import Nodule, Point
+from .records import TrackRow
+
+if TYPE_CHECKING:
+    from .measures import Measurement
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """``segment``: nodules that were marked as points are segmented on the native image, up to
+    ``maximum_diameter_mm``. ``days`` between the acquisitions (None: unknown).
+    ``reference_thresholds`` adds the flags of :mod:`.growth`."""
+
+    segment: bool = False
+    maximum_diameter_mm: float = 40.0
+    days: float | None = None
+    reference_thresholds: bool = False
+
+    def check(self) -> None:
+        """Raises :class:`InputError` when a value is out of its range."""
+        if self.days is not None and not (np.isfinite(self.days) and self.days > 0):
+            raise InputError(f"The days between the scans must be positive, not {self.days:g}.")
+        if not 3 <= self.maximum_diameter_mm <= 200:
+            raise InputError("The largest diameter of a nodule must be 3 to 200 mm.")
+
+
+def measure_nodule(
+    volume: Volume, center: Point, mask: Volume | None, settings: MeasureSettings
+) -> tuple[Measurement | None, str]:
+    """The measurement of one nodule on its native image (HU), and a remark when there is none.
+
+    ``mask`` as it was marked; without one the nodule is segmented around ``center`` (LPS mm), if
+    the settings ask for it.
+    """
+    from .measures import measure
+
+    try:
+        if mask is None:
+            if not settings.segment:
+                return None, ""
+            from .segment import segment_nodule
+
+            mask = segment_nodule(volume, np.asarray(center), settings.maximum_diameter_mm)
+        return measure(volume, mask), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def measured_row(
+    row: TrackRow,
+    fixed: Volume,
+    moving: Volume,
+    moving_nodule: Nodule | None,
+    fixed_nodule: Nodule | None,
+    settings: MeasureSettings,
+) -> TrackRow:
+    """The row with its measurements and, where both sides have one, its growth.
+
+    Also for a row that a person corrected: the old measurements are replaced. A nodule that the
+    fixed image was not asked about (*predicted*) is segmented at its predicted position, if the
+    local refinement found it there. An ambiguous row gets no growth before it is decided.
+    """
+    from .growth import growth
+
+    earlier = later = None
+    remarks = list(row.remarks)
+    if moving_nodule is not None:
+        earlier, remark = measure_nodule(moving, moving_nodule.center, moving_nodule.mask, settings)
+        remarks += _about("prior", remark)
+    place = _place_in_fixed(row, fixed_nodule)
+    if place is not None:
+        mask = None if fixed_nodule is None else fixed_nodule.mask
+        later, remark = measure_nodule(fixed, place, mask, settings)
+        remarks += _about("current", remark)
+    change = None
+    decided = row.state != "ambiguous" or row.decision in ("confirmed", "corrected")
+    if earlier is not None and later is not None:
+        if decided:
+            change = growth(earlier, later, settings.days, settings.reference_thresholds)
+        else:
+            remarks.append("No growth is given before the ambiguous match is decided.")
+    return replace(
+        row,
+        moving_measurement=earlier,
+        fixed_measurement=later,
+        growth=change,
+        remarks=tuple(dict.fromkeys(remarks)),
+    )
+
+
+def _place_in_fixed(row: TrackRow, nodule: Nodule | None) -> Point | None:
+    """Where the nodule is measured in the fixed image; None where it is not known to be."""
+    if nodule is not None:
+        return nodule.center
+    if row.state != "predicted" or row.predicted_position is None:
+        return None
+    found = row.refinement is None or row.refinement.accepted
+    return row.predicted_position if found else None
+
+
+def _about(side: str, remark: str) -> list[str]:
+    return [f"Not measured in the {side} image: {remark}"] if remark else []

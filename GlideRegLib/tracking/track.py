@@ -1,0 +1,242 @@
+"""``track``: every nodule of the prior (moving) image, found again in the current (fixed) one.
+
+Prediction by the transform, local refinement, matching, measurements: each step in its own file,
+put together here. Registration proposes, a clinician confirms. Research use only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry import Grid
+from ..volume import Volume
+from .mapping import Mapping
+from .matching import Gates, Matching, lone_state, match, pair_state
+from .measuring import MeasureSettings, measured_row
+from .nodules import Nodule, as_point, unique_names
+from .records import Refinement, Tracking, TrackRow
+from .refinement import RefineSettings, refine
+
+__all__ = [
+    "Gates",
+    "MeasureSettings",
+    "RefineSettings",
+    "TrackRow",
+    "TrackSettings",
+    "Tracking",
+    "track",
+]
+
+#: Expected error in mm at LPS points (N, 3) of the fixed image: (N,).
+Uncertainty = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    """The settings of tracking: see :class:`Gates`, :class:`RefineSettings` and
+    :class:`MeasureSettings`."""
+
+    gates: Gates = field(default_factory=Gates)
+    refine: RefineSettings = field(default_factory=RefineSettings)
+    measure: MeasureSettings = field(default_factory=MeasureSettings)
+
+    def check(self) -> None:
+        """Raises a :class:`GlideRegError` with one sentence when a value is out of its range."""
+        self.gates.check()
+        self.refine.check()
+        self.measure.check()
+
+
+def track(
+    mapping: Mapping,
+    fixed: Volume,
+    moving: Volume,
+    moving_nodules: Sequence[Nodule],
+    fixed_nodules: Sequence[Nodule] | None = None,
+    settings: TrackSettings | None = None,
+    uncertainty: Uncertainty | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Tracking:
+    """Follows the nodules of the prior (moving) into the current (fixed) image.
+
+    ``mapping``: a :class:`~GlideRegLib.result.Result`, a :class:`~.mapping.FileMapping`, or a
+    :class:`~.mapping.SwappedMapping` when the prior was the fixed image of the registration. Both
+    volumes are native images (HU), nodules in their own image's LPS mm. With ``fixed_nodules``
+    None nothing is matched and the rows are *predicted*. ``uncertainty`` is taken from the result
+    if it has one. ``check`` is called between nodules and may raise to cancel.
+
+    Returns one row per nodule: those of the prior in their order, then new ones. Raises
+    :class:`InputError` for nodules outside their image.
+    """
+    settings = settings or TrackSettings()
+    settings.check()
+    priors = unique_names(moving_nodules)
+    currents = None if fixed_nodules is None else list(fixed_nodules)
+    notes = [*_check_inside("prior", priors, moving.grid)]
+    notes += _check_inside("current", currents or [], fixed.grid)
+    run = _Run(mapping, fixed, moving, settings, uncertainty or _own_uncertainty(mapping))
+    rows = run.predict(priors, check)
+    used: dict[str, Nodule] = {}
+    if currents is not None:
+        rows, used = run.pair(rows, currents)
+    measured = []
+    known = {nodule.identifier: nodule for nodule in priors}
+    for row in rows:
+        check()
+        prior = known.get(row.moving_identifier or "")
+        current = used.get(row.fixed_identifier or "")
+        measured.append(measured_row(row, fixed, moving, prior, current, settings.measure))
+    return Tracking(tuple(measured), settings.measure.days, asdict(settings), tuple(notes))
+
+
+class _Run:
+    """One call of :func:`track`: what all nodules share."""
+
+    def __init__(
+        self,
+        mapping: Mapping,
+        fixed: Volume,
+        moving: Volume,
+        settings: TrackSettings,
+        uncertainty: Uncertainty | None,
+    ) -> None:
+        self.mapping, self.fixed, self.moving = mapping, fixed, moving
+        self.settings, self.uncertainty = settings, uncertainty
+
+    def predict(self, priors: Sequence[Nodule], check: Callable[[], None]) -> list[TrackRow]:
+        """A row for each prior nodule with its place in the fixed image, nothing matched yet."""
+        centers = np.array([nodule.center for nodule in priors]).reshape(-1, 3)
+        places = self.mapping.inverse_points(centers)
+        outside = self._outside(self.fixed.grid, places)
+        errors = self._uncertainties(places)
+        rows = []
+        for nodule, place, out, error in zip(priors, places, outside, errors, strict=True):
+            check()
+            refined = self._refined(nodule, place)
+            accepted = refined is not None and refined.accepted
+            predicted = place + refined.shift if accepted else place
+            row = TrackRow(
+                nodule.identifier,
+                nodule.name,
+                "outside field of view" if out else "predicted",
+                moving_center=nodule.center,
+                field_position=as_point(place),
+                predicted_position=as_point(predicted),
+                uncertainty_mm=error,
+                refinement=refined,
+                moving_identifier=nodule.identifier,
+            )
+            rows.append(self._with_doubt(row))
+        return rows
+
+    def pair(
+        self, rows: list[TrackRow], currents: Sequence[Nodule]
+    ) -> tuple[list[TrackRow], dict[str, Nodule]]:
+        """The rows with partners and states, then the new ones; and the current nodules used."""
+        predicted = np.array([row.predicted_position for row in rows]).reshape(-1, 3)
+        marked = np.array([nodule.center for nodule in currents]).reshape(-1, 3)
+        matching = match(predicted, marked, self.settings.gates)
+        done = [self._paired(k, row, matching, currents) for k, row in enumerate(rows)]
+        taken = set(matching.pairs[:, 1].tolist())
+        alone = [k for k in range(len(currents)) if k not in taken]
+        names = {row.name for row in rows}
+        done += self._new_rows([currents[k] for k in alone], matching.rivals[alone], names)
+        return done, {nodule.identifier: nodule for nodule in currents}
+
+    def _paired(
+        self, k: int, row: TrackRow, matching: Matching, currents: Sequence[Nodule]
+    ) -> TrackRow:
+        candidates, partner = int(matching.candidates[k]), matching.partner(k)
+        uncertain = self._uncertain(row.uncertainty_mm)
+        if partner is None:
+            outside = row.state == "outside field of view"
+            state = lone_state(candidates, outside, uncertain, "resolved")
+            return replace(row, state=state, candidates=candidates)
+        nodule = currents[partner]
+        return replace(
+            row,
+            state=pair_state(matching, k, partner, uncertain, self.settings.gates),
+            candidates=candidates,
+            fixed_center=nodule.center,
+            fixed_identifier=nodule.identifier,
+            distance_mm=float(matching.distances[k, partner]),
+        )
+
+    def _new_rows(
+        self, nodules: Sequence[Nodule], rivals: np.ndarray, names: set[str]
+    ) -> list[TrackRow]:
+        """Rows of current nodules without a prior."""
+        centers = np.array([nodule.center for nodule in nodules]).reshape(-1, 3)
+        places = self.mapping.transform_points(centers)
+        outside = self._outside(self.moving.grid, places)
+        errors = self._uncertainties(centers)
+        rows = []
+        for k, nodule in enumerate(nodules):
+            state = lone_state(int(rivals[k]), outside[k], self._uncertain(errors[k]), "new")
+            name = nodule.name if nodule.name not in names else f"{nodule.name} (current)"
+            row = TrackRow(
+                nodule.identifier,
+                name,
+                state,
+                fixed_center=nodule.center,
+                moving_predicted=as_point(places[k]),
+                uncertainty_mm=errors[k],
+                fixed_identifier=nodule.identifier,
+            )
+            rows.append(self._with_doubt(row))
+        return rows
+
+    def _refined(self, nodule: Nodule, place: np.ndarray) -> Refinement | None:
+        settings = self.settings.refine
+        if not settings.enabled:
+            return None
+        diameter = None
+        if nodule.mask is not None:
+            voxel = float(np.prod(nodule.mask.grid.spacing))
+            diameter = float(np.cbrt(6 / np.pi * voxel * np.count_nonzero(nodule.mask.array)))
+        return refine(self.mapping, self.fixed, self.moving, place, settings, diameter)
+
+    def _outside(self, grid: Grid, points: np.ndarray) -> np.ndarray:
+        """Which LPS points (N, 3) lie outside a grid, or within the border gate of its faces."""
+        index, border = grid.to_index(points), self.settings.gates.border_mm
+        margin = border / np.asarray(grid.spacing) - 0.5
+        return ((index < margin) | (index > np.asarray(grid.size) - 1 - margin)).any(axis=1)
+
+    def _uncertainties(self, points: np.ndarray) -> list[float | None]:
+        if self.uncertainty is None or len(points) == 0:
+            return [None] * len(points)
+        return [float(value) for value in self.uncertainty(points)]
+
+    def _uncertain(self, error: float | None) -> bool:
+        return error is not None and not error <= self.settings.gates.uncertain_mm
+
+    def _with_doubt(self, row: TrackRow) -> TrackRow:
+        """The row with a remark where the field is uncertain."""
+        if not self._uncertain(row.uncertainty_mm):
+            return row
+        gate = self.settings.gates.uncertain_mm
+        doubt = f"The field is uncertain there ({row.uncertainty_mm:.1f} mm, above {gate:g} mm)."
+        return replace(row, remarks=(*row.remarks, doubt))
+
+
+def _own_uncertainty(mapping: Mapping) -> Uncertainty | None:
+    """That of the result itself, if it was computed."""
+    own = getattr(mapping, "uncertainty_at", None)
+    return own if own is not None and getattr(mapping, "uncertainty", True) is not None else None
+
+
+def _check_inside(role: str, nodules: Sequence[Nodule], grid: Grid) -> list[str]:
+    """A note when some nodules lie outside their image; InputError when all of them do."""
+    if not nodules:
+        return []
+    outside = int((~grid.contains(np.array([nodule.center for nodule in nodules]))).sum())
+    if outside == len(nodules):
+        raise InputError(
+            f"All nodules of the {role} image lie outside of it; check their frame (LPS or RAS), "
+            "and that both lists are not exchanged."
+        )
+    return [f"{outside} nodules lie outside the {role} image."] if outside else []
