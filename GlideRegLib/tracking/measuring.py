@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..volume import Volume
 from .nodules import Nodule, Point
-from .records import TrackRow
+from .records import Method, TrackRow
 
 if TYPE_CHECKING:
     from .measures import Measurement
@@ -60,46 +60,54 @@ def measure_nodule(
         return None, str(error)
 
 
-def measured_row(
-    row: TrackRow,
-    fixed: Volume,
-    moving: Volume,
-    moving_nodule: Nodule | None,
-    fixed_nodule: Nodule | None,
-    settings: MeasureSettings,
+def prior_measured(
+    row: TrackRow, moving: Volume, nodule: Nodule, settings: MeasureSettings
 ) -> TrackRow:
-    """The row with its measurements and, where both sides have one, its growth.
+    """The row with the measurement of its nodule in the prior (moving) native image (HU)."""
+    found, remark = measure_nodule(moving, nodule.center, nodule.mask, settings)
+    remarks = [r for r in row.remarks if not r.startswith("Prior: ")]
+    remarks += ["Prior: " + remark] if remark else []
+    method = _method(found, nodule.mask)
+    return replace(row, moving_measurement=found, moving_method=method, remarks=tuple(remarks))
 
-    Also for a row that a person corrected: the old measurements are replaced. A nodule that the
-    fixed image was not asked about (*predicted*) is segmented at its predicted position, if the
-    local refinement found it there. An ambiguous row gets no growth before it is decided.
+
+def measured_row(
+    row: TrackRow, fixed: Volume, nodule: Nodule | None, settings: MeasureSettings
+) -> TrackRow:
+    """The row with the measurement in the current (fixed) native image (HU), and its growth where
+    the prior is measured too.
+
+    ``nodule`` is the marked one of the fixed image, None where it has none. Also for a row that a
+    person corrected: what was measured before is replaced. A nodule that the fixed image was not
+    asked about (*predicted*) is segmented at its predicted position, if the local refinement found
+    it there. An ambiguous row gets no growth before it is decided.
     """
     from .growth import growth
 
-    earlier = later = None
-    remarks = list(row.remarks)
-    if moving_nodule is not None:
-        earlier, remark = measure_nodule(moving, moving_nodule.center, moving_nodule.mask, settings)
-        remarks += _about("prior", remark)
-    place = _place_in_fixed(row, fixed_nodule)
+    earlier, later, change, remark, method = row.moving_measurement, None, None, "", ""
+    place = _place_in_fixed(row, nodule)
     if place is not None:
-        mask = None if fixed_nodule is None else fixed_nodule.mask
+        mask = None if nodule is None else nodule.mask
         later, remark = measure_nodule(fixed, place, mask, settings)
-        remarks += _about("current", remark)
-    change = None
-    decided = row.state != "ambiguous" or row.decision in ("confirmed", "corrected")
+        method = _method(later, mask)
+    remarks = [r for r in row.remarks if not r.startswith("Current: ")]
+    remarks += ["Current: " + remark] if remark else []
     if earlier is not None and later is not None:
-        if decided:
-            change = growth(earlier, later, settings.days, settings.reference_thresholds)
+        if row.state == "ambiguous" and row.decision not in ("confirmed", "corrected"):
+            remarks.append("Current: no growth is given before the ambiguous match is decided.")
         else:
-            remarks.append("No growth is given before the ambiguous match is decided.")
+            change = growth(earlier, later, settings.days, settings.reference_thresholds)
+        if method != row.moving_method:
+            remarks.append("Current: one side was marked and the other segmented here.")
     return replace(
-        row,
-        moving_measurement=earlier,
-        fixed_measurement=later,
-        growth=change,
-        remarks=tuple(dict.fromkeys(remarks)),
+        row, fixed_measurement=later, fixed_method=method, growth=change, remarks=tuple(remarks)
     )
+
+
+def _method(found: Measurement | None, mask: Volume | None) -> Method:
+    if found is None:
+        return ""
+    return "segmented" if mask is None else "marked"
 
 
 def _place_in_fixed(row: TrackRow, nodule: Nodule | None) -> Point | None:
@@ -110,7 +118,3 @@ def _place_in_fixed(row: TrackRow, nodule: Nodule | None) -> Point | None:
         return None
     found = row.refinement is None or row.refinement.accepted
     return row.predicted_position if found else None
-
-
-def _about(side: str, remark: str) -> list[str]:
-    return [f"Not measured in the {side} image: {remark}"] if remark else []

@@ -23,6 +23,8 @@ State = Literal[
     "matched", "review", "ambiguous", "new", "resolved", "outside field of view", "predicted"
 ]
 Decision = Literal["open", "confirmed", "corrected", "rejected"]
+#: Whose voxels were measured: those that were marked, those that were segmented here, or none.
+Method = Literal["", "marked", "segmented"]
 STATES: tuple[State, ...] = get_args(State)
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 
@@ -52,7 +54,8 @@ class TrackRow:
     ``distance_mm``: from ``predicted_position`` to ``fixed_center``. ``uncertainty_mm``: expected
     error of the field there (None: not known). ``candidates``: marked nodules of the fixed image
     within the gate. ``moving_identifier`` and ``fixed_identifier``: those of the marked nodules.
-    Measurements are taken on the native images. ``decision`` is the clinician's.
+    Measurements are taken on the native images, by the method beside them. ``decision`` is the
+    clinician's.
     """
 
     identifier: str
@@ -71,6 +74,8 @@ class TrackRow:
     fixed_identifier: str | None = None
     moving_measurement: Measurement | None = None
     fixed_measurement: Measurement | None = None
+    moving_method: Method = ""
+    fixed_method: Method = ""
     growth: Growth | None = None
     remarks: tuple[str, ...] = ()
     decision: Decision = "open"
@@ -87,7 +92,7 @@ class TrackRow:
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
-        return asdict(self)
+        return _plain(asdict(self))
 
     @classmethod
     def from_dict(cls, data: dict) -> TrackRow:
@@ -228,3 +233,12 @@ def _restored(kind: type, data: dict) -> object:
 
         values["flags"] = tuple(_restored(ThresholdFlag, f) for f in values.get("flags", ()))
     return kind(**values)
+
+
+def _plain(value: object) -> object:
+    """Nested values with numpy's numbers and truth values as Python's own."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value.item() if hasattr(value, "item") else value

@@ -16,9 +16,9 @@ from ..geometry import Grid
 from ..volume import Volume
 from .mapping import Mapping
 from .matching import Gates, Matching, lone_state, match, pair_state
-from .measuring import MeasureSettings, measured_row
+from .measuring import MeasureSettings, measured_row, prior_measured
 from .nodules import Nodule, as_point, unique_names
-from .records import Refinement, Tracking, TrackRow
+from .records import Tracking, TrackRow
 from .refinement import RefineSettings, refine
 
 __all__ = [
@@ -84,12 +84,10 @@ def track(
     if currents is not None:
         rows, used = run.pair(rows, currents)
     measured = []
-    known = {nodule.identifier: nodule for nodule in priors}
     for row in rows:
         check()
-        prior = known.get(row.moving_identifier or "")
         current = used.get(row.fixed_identifier or "")
-        measured.append(measured_row(row, fixed, moving, prior, current, settings.measure))
+        measured.append(measured_row(row, fixed, current, settings.measure))
     return Tracking(tuple(measured), settings.measure.days, asdict(settings), tuple(notes))
 
 
@@ -116,21 +114,18 @@ class _Run:
         rows = []
         for nodule, place, out, error in zip(priors, places, outside, errors, strict=True):
             check()
-            refined = self._refined(nodule, place)
-            accepted = refined is not None and refined.accepted
-            predicted = place + refined.shift if accepted else place
             row = TrackRow(
                 nodule.identifier,
                 nodule.name,
                 "outside field of view" if out else "predicted",
                 moving_center=nodule.center,
                 field_position=as_point(place),
-                predicted_position=as_point(predicted),
+                predicted_position=as_point(place),
                 uncertainty_mm=error,
-                refinement=refined,
                 moving_identifier=nodule.identifier,
             )
-            rows.append(self._with_doubt(row))
+            row = prior_measured(row, self.moving, nodule, self.settings.measure)
+            rows.append(self._with_doubt(self._refined(row, place)))
         return rows
 
     def pair(
@@ -190,15 +185,16 @@ class _Run:
             rows.append(self._with_doubt(row))
         return rows
 
-    def _refined(self, nodule: Nodule, place: np.ndarray) -> Refinement | None:
+    def _refined(self, row: TrackRow, place: np.ndarray) -> TrackRow:
+        """The row with the outcome of the local search around ``place`` (3,), if it is wanted."""
         settings = self.settings.refine
         if not settings.enabled:
-            return None
-        diameter = None
-        if nodule.mask is not None:
-            voxel = float(np.prod(nodule.mask.grid.spacing))
-            diameter = float(np.cbrt(6 / np.pi * voxel * np.count_nonzero(nodule.mask.array)))
-        return refine(self.mapping, self.fixed, self.moving, place, settings, diameter)
+            return row
+        known = row.moving_measurement
+        diameter = None if known is None else known.equivalent_diameter_mm
+        found = refine(self.mapping, self.fixed, self.moving, place, settings, diameter)
+        there = place + found.shift if found.accepted else place
+        return replace(row, refinement=found, predicted_position=as_point(there))
 
     def _outside(self, grid: Grid, points: np.ndarray) -> np.ndarray:
         """Which LPS points (N, 3) lie outside a grid, or within the border gate of its faces."""
