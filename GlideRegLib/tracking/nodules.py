@@ -35,13 +35,17 @@ class Nodule:
 
     ``center`` is in LPS mm of its own image, ``mask`` (uint8, 1 inside) its voxels on a grid
     aligned with that image, cropped; None for a nodule that is only a point. ``identifier`` is a
-    UUID that stays with the nodule through all time points.
+    UUID that stays with the nodule through all time points. A nodule that nobody marked in this
+    image but that was carried here from an earlier one is not ``located``: its center is known to
+    ``uncertainty_mm`` only, and it is not measured there.
     """
 
     name: str
     center: Point
     mask: Volume | None = None
     identifier: str = field(default_factory=new_identifier)
+    located: bool = True
+    uncertainty_mm: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,12 @@ class Tracking:
         """
         gone = ("resolved", "outside field of view")
         return [
-            Nodule(row.name, row.fixed_position, identifier=row.identifier)
+            Nodule(
+                row.name,
+                row.fixed_position,
+                identifier=row.identifier,
+                located=row.fixed_center is not None or row.decision in ("confirmed", "corrected"),
+            )
             for row in self.rows
             if row.fixed_position is not None
             and row.decision != "rejected"

@@ -110,7 +110,7 @@ class _Run:
         centers = np.array([nodule.center for nodule in priors]).reshape(-1, 3)
         places = self.mapping.inverse_points(centers)
         outside = self._outside(self.fixed.grid, places)
-        errors = self._uncertainties(places)
+        errors = self._uncertainties(places, [nodule.uncertainty_mm for nodule in priors])
         rows = []
         for nodule, place, out, error in zip(priors, places, outside, errors, strict=True):
             check()
@@ -124,7 +124,8 @@ class _Run:
                 uncertainty_mm=error,
                 moving_identifier=nodule.identifier,
             )
-            row = prior_measured(row, self.moving, nodule, self.settings.measure)
+            if nodule.located:
+                row = prior_measured(row, self.moving, nodule, self.settings.measure)
             rows.append(self._with_doubt(self._refined(row, place)))
         return rows
 
@@ -202,10 +203,12 @@ class _Run:
         margin = border / np.asarray(grid.spacing) - 0.5
         return ((index < margin) | (index > np.asarray(grid.size) - 1 - margin)).any(axis=1)
 
-    def _uncertainties(self, points: np.ndarray) -> list[float | None]:
+    def _uncertainties(self, points: np.ndarray, known: Sequence[float] = ()) -> list[float | None]:
+        """Expected errors at LPS points, with those that the points had before (``known``)."""
+        before = np.asarray(known or np.zeros(len(points)), dtype=float)
         if self.uncertainty is None or len(points) == 0:
-            return [None] * len(points)
-        return [float(value) for value in self.uncertainty(points)]
+            return [float(value) if value > 0 else None for value in before]
+        return np.hypot(self.uncertainty(points), before).tolist()
 
     def _uncertain(self, error: float | None) -> bool:
         return error is not None and not error <= self.settings.gates.uncertain_mm
@@ -226,11 +229,10 @@ def _own_uncertainty(mapping: Mapping) -> Uncertainty | None:
 
 
 def _check_inside(role: str, nodules: Sequence[Nodule], grid: Grid) -> list[str]:
-    """A note when some nodules lie outside their image; InputError when all of them do."""
-    if not nodules:
-        return []
-    outside = int((~grid.contains(np.array([nodule.center for nodule in nodules]))).sum())
-    if outside == len(nodules):
+    """A note when some marked nodules lie outside their image; InputError when all of them do."""
+    centers = np.array([nodule.center for nodule in nodules if nodule.located]).reshape(-1, 3)
+    outside = int((~grid.contains(centers)).sum())
+    if outside and outside == len(centers):
         raise InputError(
             f"All nodules of the {role} image lie outside of it; check their frame (LPS or RAS), "
             "and that both lists are not exchanged."
