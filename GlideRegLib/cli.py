@@ -5,11 +5,8 @@ Every problem that a user can act on ends in one sentence on stderr and exit cod
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from . import __version__, machine
+from .cli_options import Device, Landmarks, Preset, cancel_wish, settings_from, write_json
+from .cli_track import track
 from .console import LiveProgress, print_quality, print_weights
 from .errors import Cancelled, GlideRegError, InputError
 
@@ -32,13 +31,8 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(no_args_is_help=True, help="Encoder weights: list, fetch, verify, clear.")
 app.add_typer(weights_app, name="weights")
+app.command()(track)
 
-Preset = Literal["fast", "standard", "fine", "paper"]
-Device = Literal["auto", "cpu", "cuda"]
-Landmarks = Annotated[
-    list[str] | None,
-    typer.Option(help="Landmarks: .mrk.json, .fcsv, elastix .txt, .csv. May be repeated."),
-]
 Constraints = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE", help="Landmarks that guide the registration. May be repeated."),
@@ -145,7 +139,7 @@ def register(
         fixed=fixed,
         moving=moving,
         output=output,
-        settings=_settings(preset, settings, changes),
+        settings=settings_from(preset, settings, changes),
         fixed_mask=fixed_mask,
         moving_mask=moving_mask,
         fixed_landmarks=tuple(fixed_landmarks or ()),
@@ -157,25 +151,10 @@ def register(
         jacobian=jacobian,
     )
     console = Console(stderr=True)
-    with LiveProgress(console, _cancel_wish()) as progress:
+    with LiveProgress(console, cancel_wish()) as progress:
         report = run_job(job, progress)
     print_quality(Console(), report)
     typer.echo(f"Results: {output}")
-
-
-def _settings(preset: str, file: str | None, changes: dict) -> object:
-    """Preset, then the settings file, then the options."""
-    from .settings import Settings, with_changes
-
-    base = Settings.preset(preset)
-    if file:
-        try:
-            data = json.loads(Path(file).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"The settings file '{file}' cannot be read ({error}).") from error
-        data.setdefault("preset_name", preset)
-        base = Settings.from_dict(data)
-    return with_changes(base, **changes)
 
 
 @app.command()
@@ -207,7 +186,7 @@ def evaluate(
     )
     print_quality(Console(), measures)
     if json_file:
-        _write_json(json_file, measures)
+        write_json(json_file, measures)
 
 
 @app.command()
@@ -255,7 +234,7 @@ def weights_fetch(name: Annotated[str, typer.Argument(help="Name of an encoder."
     """Download weights (resumes a broken download) and check their sha256."""
     from .features import weights
 
-    with LiveProgress(Console(stderr=True), _cancel_wish()) as progress:
+    with LiveProgress(Console(stderr=True), cancel_wish()) as progress:
         path = weights.fetch(name, progress)
     typer.echo(f"Ready: {path}")
 
@@ -299,7 +278,7 @@ def demo(
     from .demo import run_demo
 
     console = Console()
-    with LiveProgress(Console(stderr=True), _cancel_wish()) as progress:
+    with LiveProgress(Console(stderr=True), cancel_wish()) as progress:
         report = run_demo(data, output, preset, encoder, progress)
     print_quality(console, report)
     typer.echo(f"Report: {Path(output) / 'report.html'}")
@@ -319,33 +298,12 @@ def ablation(
     """Print the ablation table: local, global, PCA, static, dynamic, random weights."""
     from .ablation import print_table, run_ablation
 
-    with LiveProgress(Console(stderr=True), _cancel_wish()) as progress:
+    with LiveProgress(Console(stderr=True), cancel_wish()) as progress:
         rows = run_ablation(list(pairs), data, encoder, preset, progress)
     console = Console()
     print_table(console if console.is_terminal else Console(width=130), rows)
     if json_file:
-        _write_json(json_file, {"rows": rows})
-
-
-def _write_json(path: str, content: dict) -> None:
-    from .volume import replace_whole
-
-    text = json.dumps(content, indent=2) + "\n"
-    replace_whole(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def _cancel_wish() -> threading.Event:
-    """Set by Ctrl+C: the run ends at its next step; a second Ctrl+C ends it at once."""
-    wish = threading.Event()
-
-    def on_interrupt(*_: object) -> None:
-        if wish.is_set():
-            raise KeyboardInterrupt
-        wish.set()
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, on_interrupt)
-    return wish
+        write_json(json_file, {"rows": rows})
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +14,9 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from .progress import Progress, ProgressEvent
+
+if TYPE_CHECKING:
+    from .tracking.records import Tracking
 
 
 class LiveProgress:
@@ -108,3 +112,31 @@ def print_weights(console: Console, entries: Sequence, folder: Path) -> None:
             str(entry.path or ""),
         )
     console.print(table)
+
+
+def print_nodules(console: Console, tracking: Tracking) -> None:
+    """Prints one line per tracked nodule, and CPM when there was a reference."""
+    table = Table(title="Nodules - research use only", title_style="bold")
+    for name in ("nodule", "state", "distance, mm", "prior, mm³", "current, mm³", "change, %"):
+        table.add_column(name, justify="left" if name in ("nodule", "state") else "right")
+    for row in tracking:
+        volumes = [
+            "" if found is None else f"{found.volume_mm3:.0f}"
+            for found in (row.moving_measurement, row.fixed_measurement)
+        ]
+        change = "" if row.growth is None else f"{row.growth.volume_change_percent:+.0f}"
+        distance = "" if row.distance_mm is None else f"{row.distance_mm:.2f}"
+        table.add_row(escape(row.name), row.state, distance, *volumes, change)
+    console.print(table)
+    counts = [f"{count} {state}" for state, count in tracking.counts().items() if count]
+    console.print(", ".join(counts), highlight=False)
+    for key, name in (("field", "by the field"), ("predicted", "after local refinement")):
+        shares = tracking.quality.get("cpm_percent", {}).get(key)
+        if shares:
+            errors = tracking.quality["tre_mm"][key]
+            within = ", ".join(f"{share:.0f} % within {t} mm" for t, share in shares.items())
+            console.print(
+                f"{name}: {within}; mean {errors['mean']:.2f}, median {errors['median']:.2f} mm "
+                f"(n = {errors['n']})",
+                highlight=False,
+            )

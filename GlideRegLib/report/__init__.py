@@ -13,6 +13,8 @@ from ..result import NOTICE, Result
 from ..volume import Volume
 
 if TYPE_CHECKING:
+    import jinja2
+
     from .views import Scene
 
 #: Pixels of a picture per pixel of the page: sharp on fine screens and in print.
@@ -37,29 +39,22 @@ def build_report(
     warped: Volume | None = None,
     errors: dict[str, np.ndarray] | None = None,
     labels: tuple[Volume, Volume] | None = None,
+    nodules: dict | None = None,
 ) -> str:
     """The page as HTML text; it loads nothing from anywhere and names no file and no patient.
 
     Numbers come from ``result.report``. ``warped`` is the moving image on the fixed grid (sampled
     here when it is not given), ``errors`` landmark errors (N,) in mm "before" and "after", and
-    ``labels`` the label maps (fixed, moving) whose outlines are drawn.
+    ``labels`` the label maps (fixed, moving) whose outlines are drawn. ``nodules`` is the content
+    of the section on nodules, from :func:`.nodules.nodule_section`.
     """
-    import jinja2
-
     from .content import page_content
     from .planes import tilt_degrees
     from .views import build_scene
 
     scene = build_scene(result, fixed, moving, warped, labels)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("GlideRegLib.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     x, y, z = scene.point
-    return environment.get_template("template.html.j2").render(
+    return page_template("template.html.j2").render(
         notice=NOTICE,
         pictures=_pictures(result, scene, errors, labels is not None),
         window=_window_text(result.modality, scene.window),
@@ -70,7 +65,22 @@ def build_report(
         worse_landmarks=_worse(errors),
         folds_shown=any((view.jacobian <= 0).any() for view in scene.views),
         **page_content(result.report),
+        **({} if nodules is None else {"nodules": nodules}),
     )
+
+
+def page_template(name: str) -> jinja2.Template:
+    """A template of this folder; values are escaped, and a missing one is an error."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("GlideRegLib.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def _pictures(

@@ -7,6 +7,7 @@ on the transform itself: no dense inverse is made.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +25,10 @@ _STARTS = 24
 _TOLERANCE_MM = 0.01
 #: Half the distance over which the transform is differentiated, mm.
 _STEP_MM = 0.5
+
+
+#: Expected error in mm at LPS points (N, 3) of the fixed image: (N,).
+Uncertainty = Callable[[np.ndarray], np.ndarray]
 
 
 class Mapping(Protocol):
@@ -51,6 +56,16 @@ class SwappedMapping:
     def inverse_points(self, points: np.ndarray) -> np.ndarray:
         """Points (N, 3) of what was the fixed image, LPS mm, to the other one."""
         return self.mapping.transform_points(points)
+
+
+def uncertainty_of(mapping: Mapping) -> Uncertainty | None:
+    """The expected error that a mapping itself knows of; None for those that know none."""
+    if isinstance(mapping, SwappedMapping):
+        own = uncertainty_of(mapping.mapping)
+        return None if own is None else lambda points: own(mapping.transform_points(points))
+    if getattr(mapping, "uncertainty", None) is None:
+        return None
+    return mapping.uncertainty_at
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class TrackRow:
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
-        return _plain(asdict(self))
+        return plain_values(asdict(self))
 
     @classmethod
     def from_dict(cls, data: dict) -> TrackRow:
@@ -240,10 +240,10 @@ def _restored(kind: type, data: dict) -> object:
     return kind(**values)
 
 
-def _plain(value: object) -> object:
+def plain_values(value: object) -> object:
     """Nested values with numpy's numbers and truth values as Python's own."""
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: plain_values(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain_values(part) for part in value]
     return value.item() if hasattr(value, "item") else value

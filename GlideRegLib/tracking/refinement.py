@@ -18,8 +18,8 @@ from .mapping import Mapping
 from .nodules import as_point
 from .records import Refinement
 
-#: What is compared, HU: bone and metal beyond it would outweigh everything else.
-_HU_RANGE = (-1000.0, 300.0)
+#: The prior shows something when its values spread by this share of the compared range.
+_LEAST_SPREAD = 0.015
 #: Steps of Newton's method after the search on the lattice of shifts.
 _SUBVOXEL_STEPS = 6
 
@@ -28,6 +28,7 @@ _SUBVOXEL_STEPS = 6
 class RefineSettings:
     """``enabled`` switches the refinement. ``bound_mm``: longest shift along each axis.
 
+    ``values``: what is compared, HU; bone and metal beyond it would outweigh everything else.
     ``spacing_mm`` of the samples; the window reaches ``margin_mm`` beyond the nodule, whose
     diameter is taken as ``diameter_mm`` where it is not known. ``penalty`` is subtracted from the
     correlation per mm^2 of shift. A shift is accepted when the correlation is at least
@@ -37,6 +38,7 @@ class RefineSettings:
 
     enabled: bool = True
     bound_mm: float = 3.0
+    values: tuple[float, float] = (-1000.0, 300.0)
     spacing_mm: float = 1.0
     margin_mm: float = 3.0
     diameter_mm: float = 8.0
@@ -48,6 +50,8 @@ class RefineSettings:
         """Raises :class:`SettingsError` when a value is out of its range."""
         if not (0.5 <= self.bound_mm <= 10 and 0.25 <= self.spacing_mm <= 3):
             raise SettingsError("Refinement needs a bound of 0.5-10 mm and a spacing of 0.25-3 mm.")
+        if not self.values[0] < self.values[1]:
+            raise SettingsError("Refinement needs a range of values whose end is above its start.")
         if not (self.margin_mm >= 0 and self.diameter_mm > 0 and self.penalty >= 0):
             raise SettingsError(
                 "Refinement needs a margin, a diameter and a penalty that are >= 0."
@@ -70,13 +74,14 @@ def refine(
     predicted = np.asarray(predicted, dtype=float)
     offsets, weights = _window(settings, diameter_mm or settings.diameter_mm)
     places = mapping.transform_points(predicted + offsets)
-    template = _sample(moving, places)
+    template = _sample(moving, places, settings.values)
     seen = moving.grid.contains(places) & fixed.grid.contains(predicted + offsets)
     if seen.mean() < 0.8:
         return _refused((0.0, 0.0, 0.0), 0.0, 0.0, "the window leaves the image")
     weights = weights * seen
-    score = _Score(fixed, predicted, offsets[weights > 0], template[weights > 0], weights)
-    if score.spread < 20.0:
+    kept = weights > 0
+    score = _Score(fixed, predicted + offsets[kept], template[kept], weights[kept], settings.values)
+    if score.spread < _LEAST_SPREAD * (settings.values[1] - settings.values[0]):
         return _refused((0.0, 0.0, 0.0), 0.0, 0.0, "the prior image shows nothing there")
     return _search(score, settings)
 
@@ -87,25 +92,26 @@ class _Score:
     def __init__(
         self,
         fixed: Volume,
-        center: np.ndarray,
-        offsets: np.ndarray,
+        points: np.ndarray,
         template: np.ndarray,
         weights: np.ndarray,
+        limits: tuple[float, float],
     ) -> None:
-        self._fixed, self._points = fixed, center + offsets
-        self._weights = weights[weights > 0] / weights.sum()
+        self._fixed, self._points, self._limits = fixed, points, limits
+        self._weights = weights / weights.sum()
         centered = template - self._weights @ template
         #: Standard deviation of the template, HU.
         self.spread = float(np.sqrt(self._weights @ centered**2))
         self._template = centered / max(self.spread, 1e-6)
+        self._least = 1e-3 * (limits[1] - limits[0])
 
     def __call__(self, shifts: np.ndarray) -> np.ndarray:
         shifts = np.atleast_2d(shifts)
         points = (shifts[:, None] + self._points[None]).reshape(-1, 3)
-        values = _sample(self._fixed, points).reshape(len(shifts), -1)
+        values = _sample(self._fixed, points, self._limits).reshape(len(shifts), -1)
         values = values - (values @ self._weights)[:, None]
         spread = np.sqrt(values**2 @ self._weights)
-        return (values * self._template) @ self._weights / np.maximum(spread, 1.0)
+        return (values * self._template) @ self._weights / np.maximum(spread, self._least)
 
 
 def _search(score: _Score, settings: RefineSettings) -> Refinement:
@@ -173,15 +179,15 @@ def _window(settings: RefineSettings, diameter: float) -> tuple[np.ndarray, np.n
     return offsets[kept], weights
 
 
-def _sample(volume: Volume, points: np.ndarray) -> np.ndarray:
-    """HU (N,) at LPS points, linear between voxels, limited to what is compared."""
+def _sample(volume: Volume, points: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Values (N,) at LPS points, linear between voxels, limited to what is compared."""
     from scipy import ndimage
 
     index = volume.grid.to_index(points)[:, ::-1].T
     values = ndimage.map_coordinates(
         volume.array, index, order=1, mode="nearest", output=np.float64
     )
-    return np.clip(values, *_HU_RANGE)
+    return np.clip(values, *limits)
 
 
 def _refused(shift: np.ndarray | tuple, before: float, after: float, reason: str) -> Refinement:

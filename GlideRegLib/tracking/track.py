@@ -14,11 +14,11 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid
 from ..volume import Volume
-from .mapping import Mapping
+from .mapping import Mapping, Uncertainty, uncertainty_of
 from .matching import Gates, Matching, lone_state, match, pair_state
 from .measuring import MeasureSettings, measured_row, prior_measured
 from .nodules import Nodule, as_point, unique_names
-from .records import Tracking, TrackRow
+from .records import Tracking, TrackRow, plain_values
 from .refinement import RefineSettings, refine
 
 __all__ = [
@@ -30,9 +30,6 @@ __all__ = [
     "Tracking",
     "track",
 ]
-
-#: Expected error in mm at LPS points (N, 3) of the fixed image: (N,).
-Uncertainty = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ def track(
     currents = None if fixed_nodules is None else list(fixed_nodules)
     notes = [*_check_inside("prior", priors, moving.grid)]
     notes += _check_inside("current", currents or [], fixed.grid)
-    run = _Run(mapping, fixed, moving, settings, uncertainty or _own_uncertainty(mapping))
+    run = _Run(mapping, fixed, moving, settings, uncertainty or uncertainty_of(mapping))
     rows = run.predict(priors, check)
     used: dict[str, Nodule] = {}
     if currents is not None:
@@ -88,7 +85,8 @@ def track(
         check()
         current = used.get(row.fixed_identifier or "")
         measured.append(measured_row(row, fixed, current, settings.measure))
-    return Tracking(tuple(measured), settings.measure.days, asdict(settings), tuple(notes))
+    used_settings = plain_values(asdict(settings))
+    return Tracking(tuple(measured), settings.measure.days, used_settings, tuple(notes))
 
 
 class _Run:
@@ -220,12 +218,6 @@ class _Run:
         gate = self.settings.gates.uncertain_mm
         doubt = f"The field is uncertain there ({row.uncertainty_mm:.1f} mm, above {gate:g} mm)."
         return replace(row, remarks=(*row.remarks, doubt))
-
-
-def _own_uncertainty(mapping: Mapping) -> Uncertainty | None:
-    """That of the result itself, if it was computed."""
-    own = getattr(mapping, "uncertainty_at", None)
-    return own if own is not None and getattr(mapping, "uncertainty", True) is not None else None
 
 
 def _check_inside(role: str, nodules: Sequence[Nodule], grid: Grid) -> list[str]:
