@@ -17,6 +17,7 @@ _STEP_MM = 0.2
 #: A ray this much longer than the smooth surface (share, and mm) has left the nodule.
 _LONGER, _LONGER_MM = 0.22, 0.3
 _RIDGE = 2e-3
+_BESIDE_DEGREES = 12.0
 
 
 def sphere_directions(count: int = 1200) -> np.ndarray:
@@ -75,22 +76,34 @@ def close_surface(
     ``usable`` (N,) bool leaves rays out from the start (those that end at the chest wall). A smooth
     surface (spherical harmonics to degree 2 of the log radius) is fitted to the rays; those that
     are clearly longer are dropped, and the fit is repeated. Rays that stayed keep their own length.
+    Beside those that ran astray, where a vessel widens into the nodule, no ray passes the fit; they
+    do not count as stayed.
     """
-    usable = usable & np.isfinite(length)
-    log_length = np.log(np.where(usable, np.maximum(length, 0.1), 1.0))
+    closed = usable & np.isfinite(length)
+    log_length = np.log(np.where(closed, np.maximum(length, 0.1), 1.0))
     basis = _harmonics(directions)
-    start = np.quantile(length[usable], 0.4) if usable.any() else 1.0
+    start = np.quantile(length[closed], 0.4) if closed.any() else 1.0
     smooth = np.full(len(length), np.log(start))
-    stayed = usable
+    stayed = closed
     for tolerance in (1.0, 0.7, 0.5, 0.35, _LONGER, _LONGER, _LONGER):
         limit = smooth + np.log(1 + tolerance + _LONGER_MM / np.exp(smooth))
-        stayed = usable & (log_length <= limit)
+        stayed = closed & (log_length <= limit)
         weighted = basis[stayed]
         ridge = _RIDGE * max(stayed.sum(), 1) * np.eye(basis.shape[1])
         ridge[0, 0] = 1e-9
         normal = weighted.T @ weighted + ridge
         smooth = basis @ np.linalg.solve(normal, weighted.T @ log_length[stayed])
-    return np.where(stayed, length, np.exp(smooth)), stayed
+    beside = stayed & _near(directions, usable & ~stayed)
+    radius = np.where(stayed, length, np.exp(smooth))
+    radius[beside] = np.minimum(length, np.exp(smooth))[beside]
+    return radius, stayed & ~beside
+
+
+def _near(directions: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Which directions (N,) bool lie within some degrees of one of those."""
+    if not which.any():
+        return which
+    return (directions @ directions[which].T).max(axis=1) > np.cos(np.radians(_BESIDE_DEGREES))
 
 
 def _harmonics(directions: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ _WALL_CONE = 0.04
 _VESSEL_SHARE = 0.10
 _FEWEST_RAYS = 0.25
 _ITERATIONS = 12
+_SAMPLES = 4  # along each edge of a voxel that the cut runs through
 
 
 @dataclass
@@ -177,7 +178,8 @@ def _wall(volume: Volume, rays: Rays, length: np.ndarray, level: float) -> Wall 
 
 def _centroid_shift(directions: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """From the rays' origin to the centroid of the body (3,), mm."""
-    return (directions * (radius**4 / 4)[:, None]).sum(axis=0) / (radius**3 / 3).sum()
+    volume = max(float((radius**3 / 3).sum()), 1e-6)
+    return (directions * (radius**4 / 4)[:, None]).sum(axis=0) / volume
 
 
 def _check(volume: Volume, body: _Body, point: np.ndarray, maximum: float) -> None:
@@ -206,25 +208,49 @@ def _check(volume: Volume, body: _Body, point: np.ndarray, maximum: float) -> No
 
 
 def _mask(volume: Volume, body: _Body, point: np.ndarray) -> Volume:
-    """The voxels whose centers are inside the surface, on a cropped grid."""
+    """The voxels inside the surface, on a cropped grid.
+
+    Where the nodule goes over into other tissue the cut runs through voxels. As many of them are
+    taken as their inner parts fill, the fullest first: rounding each by itself would add or lose
+    a whole layer where the cut is parallel to the voxels.
+    """
     from scipy import ndimage
-    from scipy.spatial import cKDTree
 
     part = _around(volume, body.center, float(body.radius.max()) + 4 * max(volume.grid.spacing))
-    grid, shape = part.grid, part.array.shape
-    index = np.argwhere(np.ones(shape, bool))[:, ::-1]
-    offset = grid.to_physical(index) - body.center
-    away = np.linalg.norm(offset, axis=1)
-    nearest = cKDTree(sphere_directions()).query(offset / np.maximum(away, 1e-6)[:, None], k=3)[1]
-    # Where a ray met lung, the level decides about voxels at the surface; elsewhere the surface.
-    room = np.where(body.stayed, 0.5 * max(grid.spacing), 0.0)
-    inside = (away <= (body.radius + room)[nearest].mean(axis=1)).reshape(shape)
-    inside &= part.array >= body.level
-    if body.wall is not None:
-        inside &= (body.wall.height(offset + body.center) < 0).reshape(shape)
+    shape = part.array.shape
+    dense = np.flatnonzero((part.array >= body.level).ravel())
+    index = np.stack(np.unravel_index(dense, shape)[::-1], axis=1)
+    share = _share_inside(part, body, index)
+    away = np.linalg.norm(part.grid.to_physical(index) - body.center, axis=1)
+    fullest = np.lexsort((away, -share))[: round(float(share.sum()))]
+    inside = np.zeros(shape, bool)
+    inside.ravel()[dense[fullest]] = True
     labels, count = ndimage.label(inside)
     if count == 0:
         raise InputError(f"No nodule was found at {_place(point)}.")
     sizes = np.bincount(labels.ravel())[1:]
     mask = ndimage.binary_fill_holes(labels == 1 + int(np.argmax(sizes)))
-    return Volume(mask.astype(np.uint8), grid)
+    return Volume(mask.astype(np.uint8), part.grid)
+
+
+def _share_inside(part: Volume, body: _Body, index: np.ndarray) -> np.ndarray:
+    """Share (N,) of each dense voxel (index x, y, z) that lies inside the surface."""
+    from scipy.spatial import cKDTree
+
+    steps = (np.arange(_SAMPLES) + 0.5) / _SAMPLES - 0.5
+    inner = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
+    voxel = float(np.linalg.norm(part.grid.spacing))
+    offset = part.grid.to_physical(index) - body.center
+    away = np.linalg.norm(offset, axis=1)
+    # A ray that met lung says nothing more than the HU of the voxel there: all of it counts.
+    room = np.where(body.stayed, voxel, 0.0)
+    tree, share = cKDTree(sphere_directions()), np.zeros(len(index))
+    near = np.flatnonzero(away < body.radius.max() + 2 * voxel)
+    samples = part.grid.to_physical((index[near, None] + inner[None]).reshape(-1, 3)) - body.center
+    length = np.linalg.norm(samples, axis=1)
+    ray = tree.query(samples / np.maximum(length, 1e-6)[:, None], k=3)[1]
+    inside = length <= (body.radius + room)[ray].mean(axis=1)
+    if body.wall is not None:
+        inside &= body.wall.height(samples + body.center) < 0
+    share[near] = inside.reshape(len(near), -1).mean(axis=1)
+    return share
