@@ -84,9 +84,12 @@ def _doubling(row: TrackRow) -> str:
         return _DASH
     shortest, longest = change.doubling_time_range_days or (None, None)
     if shortest is None:
-        return f"{number(change.doubling_time_days, 0)} (does not double)"
-    end = "no end" if longest is None else number(longest, 0)
-    return f"{number(change.doubling_time_days, 0)} ({number(shortest, 0)} to {end})"
+        return "does not double"
+    span = f"{number(shortest, 0)} to {number(longest, 0)}"
+    if longest is None:
+        span = f"at least {number(shortest, 0)}"
+    grows = change.doubling_time_days is not None and change.doubling_time_days > 0
+    return f"{number(change.doubling_time_days, 0)} ({span})" if grows else f"none ({span})"
 
 
 def _flags(row: TrackRow) -> dict:
