@@ -82,7 +82,7 @@ def close_surface(
     closed = usable & np.isfinite(length)
     log_length = np.log(np.where(closed, np.maximum(length, 0.1), 1.0))
     basis = _harmonics(directions)
-    start = np.quantile(length[closed], 0.4) if closed.any() else 1.0
+    start = max(np.quantile(length[closed], 0.4), 0.1) if closed.any() else 1.0
     smooth = np.full(len(length), np.log(start))
     stayed = closed
     for tolerance in (1.0, 0.7, 0.5, 0.35, _LONGER, _LONGER, _LONGER):

@@ -20,6 +20,7 @@ from .rays import Rays, close_surface, first_crossing, sphere_directions
 #: How far from the click the nodule may be, mm.
 _SEARCH_MM = 3.0
 _LUNG_BELOW_HU = -500.0
+_LUNG_WITHIN_MM = 20.0
 _MINIMUM_CONTRAST = 300.0
 _BRIGHTEST_HU = 100.0  # bone and calcium do not raise the level
 _SMALLEST_RADIUS_MM = 1.2
@@ -61,8 +62,8 @@ def segment_nodule(
         raise InputError("The largest nodule to look for must be 3 to 200 mm wide.")
     if not volume.grid.contains(point[None])[0]:
         raise InputError(f"The point {_place(point)} lies outside the image.")
-    volume = _around(volume, point, 1.5 * maximum_diameter_mm + 15)
-    center, level = _start(volume, point)
+    volume = _around(volume, point, maximum_diameter_mm + 10)
+    center, level = _start(volume, point, max(_LUNG_WITHIN_MM, 0.75 * maximum_diameter_mm))
     body = _grow(volume, center, level, maximum_diameter_mm)
     _check(volume, body, point, maximum_diameter_mm)
     return _mask(volume, body, point)
@@ -84,17 +85,18 @@ def _around(volume: Volume, point: np.ndarray, reach: float) -> Volume:
     return Volume(volume.array[box].astype(np.float32), part)
 
 
-def _start(volume: Volume, point: np.ndarray) -> tuple[np.ndarray, float]:
-    """A first place inside the nodule (3,) LPS mm, and the HU half way between it and the lung."""
-    grid = volume.grid
-    index = np.argwhere(np.ones(volume.array.shape, bool))[:, ::-1]
-    away = np.linalg.norm(grid.to_physical(index) - point, axis=1).reshape(volume.array.shape)
-    air = volume.array[(away < 20) & (volume.array < _LUNG_BELOW_HU) & (volume.array > -1000)]
+def _start(volume: Volume, point: np.ndarray, reach: float) -> tuple[np.ndarray, float]:
+    """A first place inside the nodule (3,) LPS mm, and the HU half way between it and the lung.
+
+    ``reach`` (mm, along the axes) is how far the lung is looked for.
+    """
+    values = _around(volume, point, reach).array
+    air = values[(values < _LUNG_BELOW_HU) & (values > -1000)]
     if air.size < 50:
         raise InputError(f"There is no lung around the point {_place(point)}.")
     lung = float(np.median(air))
-    near = away < max(_SEARCH_MM, 1.01 * max(grid.spacing))
-    brightest = min(float(volume.array[near].max()), _BRIGHTEST_HU)
+    click = _around(volume, point, max(_SEARCH_MM, 1.01 * max(volume.grid.spacing)))
+    brightest = min(float(click.array.max()), _BRIGHTEST_HU)
     if brightest - lung < _MINIMUM_CONTRAST:
         raise InputError(
             f"Nothing as dense as a solid nodule lies within {_SEARCH_MM:.0f} mm of the point "
@@ -104,8 +106,7 @@ def _start(volume: Volume, point: np.ndarray) -> tuple[np.ndarray, float]:
     rays = Rays.cast(volume, point, np.eye(3), 0.1)
     if rays.values[0, 0] >= level:
         return point, level
-    dense = np.argwhere(near & (volume.array >= level))[:, ::-1]
-    places = grid.to_physical(dense)
+    places = click.grid.to_physical(np.argwhere(click.array >= level)[:, ::-1])
     nearest = places[np.argmin(np.linalg.norm(places - point, axis=1))]
     return nearest, level
 
@@ -160,7 +161,7 @@ def _surface(volume: Volume, rays: Rays, level: float) -> _Body:
 
 def _wall(volume: Volume, rays: Rays, length: np.ndarray, level: float) -> Wall | None:
     """The chest wall (or another broad surface) that the nodule sits on, if it does."""
-    size = np.quantile(length, 0.25)
+    size = np.quantile(length, 0.25, method="lower")  # never between two infinite ones
     if not np.isfinite(size):
         return None
     mean = (rays.directions * (length > 2.2 * size)[:, None]).mean(axis=0)
@@ -192,7 +193,8 @@ def _check(volume: Volume, body: _Body, point: np.ndarray, maximum: float) -> No
         )
     if diameter < 2 * _SMALLEST_RADIUS_MM:
         raise InputError(
-            f"What lies at {_place(point)} is only {diameter:.1f} mm wide: too small to measure."
+            f"No nodule was found at {_place(point)}: what lies there is less than "
+            f"{2 * _SMALLEST_RADIUS_MM:.1f} mm wide."
         )
     if np.linalg.norm(body.center - point) > diameter / 2 + _SEARCH_MM:
         raise InputError(f"No nodule lies within {_SEARCH_MM:.0f} mm of {_place(point)}.")
