@@ -74,7 +74,7 @@ def match(predicted: np.ndarray, marked: np.ndarray, gates: Gates) -> Matching:
     marked = np.asarray(marked, dtype=float).reshape(-1, 3)
     n, m = len(predicted), len(marked)
     distances = np.linalg.norm(predicted[:, None] - marked[None], axis=2)
-    alone = gates.review_mm**2 / 2
+    alone = gates.review_mm**2 / 2 * (1 + 1e-9)  # a pair just at the gate still forms
     never = (n + m + 1) * (2 * alone + 1)
     cost = np.full((n + m, n + m), never)
     cost[:n, :m] = np.where(distances <= gates.review_mm, distances**2, never)

@@ -20,6 +20,10 @@ from .records import Refinement
 
 #: The prior shows something when its values spread by this share of the compared range.
 _LEAST_SPREAD = 0.015
+#: A fit between samples may end this much below the start, which then was right already.
+_NO_WORSE = 0.01
+#: By how much the correlation at another scale must be better.
+_SCALE_HANDICAP = 0.005
 #: Steps of Newton's method after the search on the lattice of shifts.
 _SUBVOXEL_STEPS = 6
 
@@ -29,20 +33,22 @@ class RefineSettings:
     """``enabled`` switches the refinement. ``bound_mm``: longest shift along each axis.
 
     ``values``: what is compared, HU; bone and metal beyond it would outweigh everything else.
-    ``spacing_mm`` of the samples; the window reaches ``margin_mm`` beyond the nodule, whose
-    diameter is taken as ``diameter_mm`` where it is not known. ``penalty`` is subtracted from the
-    correlation per mm^2 of shift. A shift is accepted when the correlation is at least
-    ``minimum_score``, is not worse than without it, lies inside the bound, and stands out by
-    ``minimum_contrast`` from the mean over the edge of the search range.
+    ``scales``: the prior is also tried smaller and larger, because a grown nodule is a flat target
+    for a small one. ``spacing_mm`` of the samples; the window reaches ``margin_mm`` beyond the
+    nodule, whose diameter is taken as ``diameter_mm`` where it is not known. ``penalty`` is
+    subtracted from the correlation per mm^2 of shift. A shift is accepted when the correlation is
+    at least ``minimum_score``, is not worse than without it, lies inside the bound, and stands out
+    by ``minimum_contrast`` from the mean over the edge of the search range.
     """
 
     enabled: bool = True
     bound_mm: float = 3.0
+    scales: tuple[float, ...] = (0.8, 1.0, 1.25, 1.5)
     values: tuple[float, float] = (-1000.0, 300.0)
     spacing_mm: float = 1.0
-    margin_mm: float = 3.0
+    margin_mm: float = 4.0
     diameter_mm: float = 8.0
-    penalty: float = 0.004
+    penalty: float = 0.002
     minimum_score: float = 0.7
     minimum_contrast: float = 0.15
 
@@ -50,6 +56,8 @@ class RefineSettings:
         """Raises :class:`SettingsError` when a value is out of its range."""
         if not (0.5 <= self.bound_mm <= 10 and 0.25 <= self.spacing_mm <= 3):
             raise SettingsError("Refinement needs a bound of 0.5-10 mm and a spacing of 0.25-3 mm.")
+        if not self.scales or not all(0.25 <= scale <= 4 for scale in self.scales):
+            raise SettingsError("Refinement needs scales between 0.25 and 4.")
         if not self.values[0] < self.values[1]:
             raise SettingsError("Refinement needs a range of values whose end is above its start.")
         if not (self.margin_mm >= 0 and self.diameter_mm > 0 and self.penalty >= 0):
@@ -73,17 +81,19 @@ def refine(
     """
     predicted = np.asarray(predicted, dtype=float)
     offsets, weights = _window(settings, diameter_mm or settings.diameter_mm)
-    places = mapping.transform_points(predicted + offsets)
-    template = _sample(moving, places, settings.values)
-    seen = moving.grid.contains(places) & fixed.grid.contains(predicted + offsets)
-    if seen.mean() < 0.8:
-        return _refused((0.0, 0.0, 0.0), 0.0, 0.0, "the window leaves the image")
-    weights = weights * seen
-    kept = weights > 0
-    score = _Score(fixed, predicted + offsets[kept], template[kept], weights[kept], settings.values)
-    if score.spread < _LEAST_SPREAD * (settings.values[1] - settings.values[0]):
-        return _refused((0.0, 0.0, 0.0), 0.0, 0.0, "the prior image shows nothing there")
-    return _search(score, settings)
+    found = []
+    for scale in settings.scales:
+        places = mapping.transform_points(predicted + offsets / scale)
+        seen = moving.grid.contains(places) & fixed.grid.contains(predicted + offsets)
+        if seen.mean() < 0.8:
+            return _refused((0.0, 0.0, 0.0), 0.0, 0.0, "the window leaves the image")
+        template = _sample(moving, places[seen], settings.values)
+        score = _Score(fixed, predicted + offsets[seen], template, weights[seen], settings.values)
+        if score.spread < _LEAST_SPREAD * (settings.values[1] - settings.values[0]):
+            return _refused((0.0, 0.0, 0.0), 0.0, 0.0, "the prior image shows nothing there")
+        found.append(_search(score, settings))
+    handicap = [_SCALE_HANDICAP * (scale != 1) for scale in settings.scales]
+    return max(zip(found, handicap, strict=True), key=lambda pair: pair[0].score - pair[1])[0]
 
 
 class _Score:
@@ -133,7 +143,7 @@ def _search(score: _Score, settings: RefineSettings) -> Refinement:
         reason = "the best place lies at the edge of the search range"
     elif contrast < settings.minimum_contrast:
         reason = "the best place does not stand out"
-    elif after < before:
+    elif after < before - _NO_WORSE:
         reason = "no place nearby is better"
     if reason:
         return _refused(best, before, after, reason)
