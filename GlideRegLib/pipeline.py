@@ -13,6 +13,7 @@ import torch
 
 from . import machine, memory, provenance
 from .align import initial_alignment
+from .confidence import estimate_uncertainty
 from .constraints import LandmarkConstraints
 from .errors import InputError
 from .features.pyramid import FeaturePyramid
@@ -91,7 +92,7 @@ def register(
             near = _usable(guides, initial, prepared, progress)
             return _optimize(prepared, trust, reduced, chosen, progress, near), encoder, near
 
-        field, encoder, near = budget.run(attempt)
+        (field, uncertainty), encoder, near = budget.run(attempt)
         settings = budget.settings
         with progress.stage("measure"):
             result = Result(
@@ -101,6 +102,7 @@ def register(
                 bodies[0],
                 modality,
                 background_value(moving, modality),
+                uncertainty=uncertainty,
             )
             quality = result.field_quality()
     report = provenance.build_report(
@@ -251,8 +253,9 @@ def _optimize(
     settings: Settings,
     progress: Progress,
     guides: LandmarkConstraints | None = None,
-) -> DisplacementField:
-    """Convex stage, refinement, repair: the field on the last level's grid, LPS mm."""
+) -> tuple[DisplacementField, Volume | None]:
+    """Convex stage, refinement, repair: the field on the last level's grid, LPS mm; and its
+    uncertainty, if that is wanted."""
     use_global, use_local = reduced is not None, settings.uses_local
     sigma = settings.refine.landmark_sigma_mm
     pyramid = FeaturePyramid(
@@ -271,7 +274,10 @@ def _optimize(
             displacement, count = repair_folds(displacement, settings.refine.repair_below)
             if count:
                 progress.message(f"Local repair of the field at {count} nodes.")
-    return DisplacementField.from_voxels(displacement, pyramid.grid_at(pooling))
+        field = DisplacementField.from_voxels(displacement, pyramid.grid_at(pooling))
+        confidence = settings.confidence
+        uncertainty = estimate_uncertainty(pyramid, field, progress.check) if confidence else None
+    return field, uncertainty
 
 
 def _stored(pooling: int, displacement: torch.Tensor) -> tuple[int, torch.Tensor]:

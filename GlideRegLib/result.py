@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import quality
-from .errors import OutputError
+from .errors import InputError, OutputError
 from .field import DisplacementField, affine_to_sitk, jacobian_determinant
 from .geometry import Grid
 from .geometry import transform_points as apply_matrix
@@ -38,6 +38,8 @@ class Result:
     ``field`` is u on a lattice that covers the fixed image and ends in zeros; ``initial`` the 4x4
     start. ``body`` (bool, on ``fixed_grid``) is the fixed patient; ``background`` the value of the
     moving image outside itself. ``report`` is what ``result.json`` holds, plain values only.
+    ``uncertainty`` is the expected error in mm, float32 on a coarse grid (``confidence.py``), if it
+    was asked for.
     """
 
     field: DisplacementField
@@ -47,6 +49,7 @@ class Result:
     modality: str
     background: float
     report: dict = field(default_factory=dict)
+    uncertainty: Volume | None = None
 
     # --- transforms ---------------------------------------------------------------------------
 
@@ -169,6 +172,10 @@ class Result:
         measures["inverse_consistency_mm"] = quality.inverse_consistency(
             self.field, inverse, points
         )
+        if self.uncertainty is not None:
+            from .confidence import summarize_uncertainty
+
+            measures["uncertainty_mm"] = summarize_uncertainty(self.uncertainty, points)
         moved = np.linalg.norm(self.transform_points(points) - points, axis=1)
         measures["displacement_mm"] = {"mean": float(moved.mean()), "max": float(moved.max())}
         measures["lattice_jacobian_min"] = float(
@@ -185,6 +192,18 @@ class Result:
         index = np.stack(np.unravel_index(chosen, self.body.shape), axis=1)[:, ::-1]
         return self.fixed_grid.to_physical(index)
 
+    def uncertainty_at(self, points: np.ndarray) -> np.ndarray:
+        """The expected error in mm at fixed LPS points (N, 3): (N,). Where nothing is known,
+        outside of the registered region too: ``confidence.UNKNOWN_MM``.
+
+        Raises :class:`InputError` when the run did not estimate it.
+        """
+        if self.uncertainty is None:
+            raise InputError("This run estimated no uncertainty; switch its setting on.")
+        from .confidence import sample_uncertainty
+
+        return sample_uncertainty(self.uncertainty, points)
+
     # --- files --------------------------------------------------------------------------------
 
     def save(
@@ -196,8 +215,8 @@ class Result:
         jacobian: bool = False,
     ) -> None:
         """Writes warped.nii.gz, transform.h5, inverse_transform.h5, displacement.nii.gz,
-        result.json, with ``jacobian`` also jacobian.nii.gz (:meth:`coarse_jacobian`), and what
-        ``extra`` holds (file name -> text), all of them or none.
+        result.json, uncertainty.nii.gz if it was estimated, with ``jacobian`` also jacobian.nii.gz
+        (:meth:`coarse_jacobian`), and what ``extra`` holds (file name -> text), all or none.
 
         ``check`` is called between the files and may raise to cancel. Raises :class:`OutputError`
         when the folder cannot be written.
@@ -217,6 +236,11 @@ class Result:
             if jacobian:
                 image = self.coarse_jacobian().to_sitk()
                 sitk.WriteImage(image, str(partial / "jacobian.nii.gz"), True)
+                check()
+            if self.uncertainty is not None:
+                from .confidence import write_uncertainty
+
+                write_uncertainty(partial / "uncertainty.nii.gz", self.uncertainty)
                 check()
             self._write_report(partial)
             for name, content in (extra or {}).items():

@@ -203,8 +203,8 @@ class Settings:
     ``initial``: "auto", "none", or the path of a transform file (linear, LPS mm, fixed to moving).
     ``modality``: "auto", "ct" or "mr". ``device``: "auto", "cpu" or "cuda". ``threads``: CPU
     threads, 0 for all cores. ``memory_limit_mb``: what a run may take, MiB, 0 for what is free; the
-    plan is stepped down to fit. Build one with :meth:`preset`; :meth:`check` raises
-    :class:`SettingsError` with every reason.
+    plan is stepped down to fit. ``confidence``: the error of every voxel is estimated too. Build
+    one with :meth:`preset`; :meth:`check` raises :class:`SettingsError` with every reason.
     """
 
     preset_name: str = "standard"
@@ -214,6 +214,7 @@ class Settings:
     threads: int = 0
     seed: int = 0
     memory_limit_mb: float = 0.0
+    confidence: bool = True
     grid: GridSettings = field(default_factory=GridSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     reduction: ReductionSettings = field(default_factory=ReductionSettings)

@@ -22,6 +22,7 @@ OUTPUTS = {
     "transform.h5",
     "inverse_transform.h5",
     "displacement.nii.gz",
+    "uncertainty.nii.gz",
     "result.json",
     "report.html",
 }
