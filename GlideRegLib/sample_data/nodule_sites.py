@@ -18,7 +18,8 @@ _TOP_GAP = 16.0
 #: Clear lung around a solid nodule, mm. Vessels up to ``_THIN`` (radius, mm) make room for it.
 _CLEARANCE = 3.0
 _THIN = 1.5
-_VOLUME_LATTICE = 56  # samples along the box of a cut nodule: its volume is right to 0.3 %
+#: Samples along the box of a cut nodule: while its size is sought, and for its volume (to 0.3 %).
+_COARSE, _FINE = 24, 56
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,9 @@ class NoduleShape:
         self.radii = proportions * np.cbrt(volume / (4 / 3 * np.pi * proportions.prod()))
         self.volume, self.centroid = float(volume), self.center
         if cut:  # grow until what is left inside the lung has the volume asked for
-            for _ in range(12):
-                self.volume, self.centroid = self._inside_lung()
-                self.radii = self.radii * np.cbrt(volume / self.volume)
-            self.volume, self.centroid = self._inside_lung()
+            for _ in range(10):
+                self.radii = self.radii * np.cbrt(volume / self._inside_lung(_COARSE)[0])
+            self.volume, self.centroid = self._inside_lung(_FINE)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
         """Which points (N, 3) in scene mm of its image are inside: bool (N,)."""
@@ -91,9 +91,9 @@ class NoduleShape:
             inside[inside] = lung_at(self.anatomy, self.breathing, points[inside]) < 0
         return inside
 
-    def _inside_lung(self) -> tuple[float, np.ndarray]:
+    def _inside_lung(self, count: int) -> tuple[float, np.ndarray]:
         """Volume in mm^3 and centroid of the part inside the lung."""
-        steps = (np.arange(_VOLUME_LATTICE) + 0.5) / _VOLUME_LATTICE * 2 - 1
+        steps = (np.arange(count) + 0.5) / count * 2 - 1
         lattice = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
         points = self.center + lattice * self.radii
         points = points[self.contains(points)]
@@ -122,7 +122,7 @@ def find_sites(anatomy: Anatomy, breathing: Breathing, seed: int) -> list[np.nda
         "juxtapleural": _at_the_pleura(anatomy, rng),
         "vessel-attached": _at_vessels(anatomy, rng),
     }
-    heights = {k: anatomy_height(breathing, v) for k, v in candidates.items()}
+    heights = {k: _current_height(breathing, v) for k, v in candidates.items()}
     depths = {k: _clear_distance(anatomy, v) for k, v in candidates.items()}
     chosen: list[np.ndarray] = []
     sizes: list[float] = []
@@ -152,7 +152,7 @@ def reach(planned: PlannedNodule) -> float:
     return 0.5 * planned.diameter * 1.1 * np.cbrt(max(planned.factor, 1.0)) + 0.5
 
 
-def anatomy_height(breathing: Breathing, points: np.ndarray) -> np.ndarray:
+def _current_height(breathing: Breathing, points: np.ndarray) -> np.ndarray:
     """Scene z (N,) in the current scan of points (N, 3) of the prior, mm."""
     return breathing.inverse(points)[0][:, 2]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_pair import make_small_pair
 
+from GlideRegLib.sample_data.nodule_phantom import NodulePair, make_nodule_phantom
 from GlideRegLib.sample_data.phantom import PhantomPair
 from slicer_harness.data import shared_data_folder
 
@@ -30,3 +31,9 @@ def small_pair() -> PhantomPair:
 def small_files(small_pair: PhantomPair, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The same pair as files: fixed, moving, labels, landmarks."""
     return small_pair.save(tmp_path_factory.mktemp("small-pair"))
+
+
+@pytest.fixture(scope="session")
+def nodule_pair() -> NodulePair:
+    """The follow-up phantom with 17 nodules at 1.5 mm, with its truth; made once (about 10 s)."""
+    return make_nodule_phantom()
