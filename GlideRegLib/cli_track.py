@@ -34,6 +34,10 @@ def track(
             "without: the images are registered first.",
         ),
     ] = None,
+    uncertainty: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Its expected error in mm: uncertainty.nii.gz."),
+    ] = None,
     prior: Annotated[
         Literal["moving", "fixed"], typer.Option(help="Which image is the earlier scan.")
     ] = "moving",
@@ -87,6 +91,7 @@ def track(
         moving_nodules,
         fixed_nodules,
         transform,
+        uncertainty,
         prior,
         reference,
         settings_from(preset, settings, changes),

@@ -16,9 +16,6 @@ from .nodules import Nodule, Point, unique_names
 from .records import State, Tracking, TrackRow
 from .track import TrackSettings, track
 
-#: Uncertainty of a nodule whose place is not known at all, mm.
-_LOST_MM = 1e3
-
 
 @dataclass(frozen=True)
 class TimePoint:
@@ -110,7 +107,5 @@ def _carried(row: TrackRow, marked: dict[str, Nodule]) -> Nodule:
     if own is not None:
         return replace(own, name=row.name, identifier=row.identifier)
     located = row.fixed_measurement is not None
-    known = row.uncertainty_mm if row.uncertainty_mm is not None else 0.0
-    return Nodule(
-        row.name, row.predicted_position, None, row.identifier, located, min(known, _LOST_MM)
-    )
+    known = row.uncertainty_mm or 0.0
+    return Nodule(row.name, row.predicted_position, None, row.identifier, located, known)

@@ -18,7 +18,7 @@ from ..job import Inputs, Job, check_output, read_inputs
 from ..landmarks import read_landmarks
 from ..progress import Progress
 from ..settings import Settings
-from ..volume import Volume
+from ..volume import Volume, read_volume
 from .evaluation import position_quality
 from .mapping import FileMapping, Mapping, SwappedMapping
 from .nodules import Nodule, as_point, read_nodules
@@ -39,7 +39,8 @@ class TrackJob:
 
     ``prior`` says which image is the earlier scan, "moving" or "fixed". Its nodules must be given,
     those of the other image may. ``transform`` (fixed to moving, LPS mm, any ITK transform) is
-    used as it is; without one the images are registered with ``registration``. ``reference``: a
+    used as it is, with ``uncertainty``, an image of its expected error in mm over the fixed image;
+    without one the images are registered with ``registration``. ``reference``: a
     landmark file with the true places of the prior's nodules in the current image, row k for row k.
     """
 
@@ -49,6 +50,7 @@ class TrackJob:
     moving_nodules: str | None = None
     fixed_nodules: str | None = None
     transform: str | None = None
+    uncertainty: str | None = None
     prior: str = "moving"
     reference: str | None = None
     registration: Settings = field(default_factory=Settings)
@@ -65,6 +67,8 @@ class TrackJob:
         self.settings.check()
         if self.transform is None:
             self.registration.check()
+            if self.uncertainty is not None:
+                raise InputError("An uncertainty image belongs to a transform; give both.")
         check_output(Path(self.output))
 
 
@@ -132,7 +136,8 @@ def _mapping(job: TrackJob, inputs: Inputs, progress: Progress) -> tuple[Result 
     if job.transform is not None:
         from ..field import read_transform
 
-        return None, FileMapping(read_transform(job.transform), inputs.fixed.grid)
+        errors = None if job.uncertainty is None else read_volume(job.uncertainty)
+        return None, FileMapping(read_transform(job.transform), inputs.fixed.grid, errors)
     from ..pipeline import register
 
     result = register(inputs.fixed, inputs.moving, job.registration, progress)

@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..geometry import Grid
+from ..geometry import transform_points as apply_matrix
 
 if TYPE_CHECKING:
     import SimpleITK
 
+    from ..volume import Volume
+
 #: Samples along each axis of the fixed image from which the search starts.
 _STARTS = 24
+#: Newton steps at the most.
+_NEWTON_STEPS = 40
 #: How far the image of the found point may lie from the wanted one, mm.
 _TOLERANCE_MM = 0.01
 #: Half the distance over which the transform is differentiated, mm.
@@ -70,10 +75,15 @@ def uncertainty_of(mapping: Mapping) -> Uncertainty | None:
 
 @dataclass(frozen=True)
 class FileMapping:
-    """An ITK transform (fixed to moving, LPS mm) over the fixed image with the grid ``grid``."""
+    """An ITK transform (fixed to moving, LPS mm) over the fixed image with the grid ``grid``.
+
+    ``uncertainty``: its expected error in mm as an image over the fixed image, if it is known (a
+    registration writes it as ``uncertainty.nii.gz``).
+    """
 
     transform: SimpleITK.Transform
     grid: Grid
+    uncertainty: Volume | None = None
 
     def transform_points(self, points: np.ndarray) -> np.ndarray:
         """Fixed LPS points (N, 3) to moving LPS points."""
@@ -81,14 +91,28 @@ class FileMapping:
 
         return transform_points(self.transform, points)
 
+    def uncertainty_at(self, points: np.ndarray) -> np.ndarray:
+        """The expected error in mm at fixed LPS points (N, 3): (N,)."""
+        from ..confidence import sample_uncertainty
+
+        return sample_uncertainty(self.uncertainty, points)
+
     def inverse_points(self, points: np.ndarray) -> np.ndarray:
         """Moving LPS points (N, 3) to the fixed points that the transform sends there.
 
         A point that no part of the fixed image reaches gets a place outside of it, by the linear
         continuation of the transform from the nearest part.
         """
-        points = np.asarray(points, dtype=float).reshape(-1, 3)
-        return np.array([self._inverse(point) for point in points]).reshape(-1, 3)
+        from scipy.spatial import cKDTree
+
+        targets = np.asarray(points, dtype=float).reshape(-1, 3)
+        if self.transform.IsLinear():
+            from ..field import linear_matrix
+
+            return apply_matrix(np.linalg.inv(linear_matrix(self.transform)), targets)
+        fixed, moved = self._samples
+        start = fixed[cKDTree(moved).query(targets)[1]]
+        return self._newton(start, targets)
 
     @cached_property
     def _samples(self) -> tuple[np.ndarray, np.ndarray]:
@@ -98,31 +122,37 @@ class FileMapping:
         fixed = self.grid.to_physical(index)
         return fixed, self.transform_points(fixed)
 
-    def _inverse(self, target: np.ndarray) -> np.ndarray:
-        fixed, moved = self._samples
-        start = fixed[np.argmin(np.linalg.norm(moved - target, axis=1))]
-        here, first, scale = start.copy(), None, 1.0
-        residual = self.transform_points(here)[0] - target
-        for _ in range(40):
-            if np.linalg.norm(residual) <= _TOLERANCE_MM:
+    def _newton(self, start: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Damped Newton steps from ``start`` until the points (N, 3) go to ``targets``."""
+        here, scale = start.copy(), np.ones(len(start))
+        residual = self.transform_points(here) - targets
+        first = here - self._steps(here, residual)
+        for _ in range(_NEWTON_STEPS):
+            error = np.linalg.norm(residual, axis=1)
+            active = np.flatnonzero(error > _TOLERANCE_MM)
+            if len(active) == 0:
                 return here
-            step = np.linalg.lstsq(self._gradient(here), residual, rcond=None)[0]
-            first = start - step if first is None else first
-            trial = here - scale * step
-            found = self.transform_points(trial)[0] - target
-            if np.linalg.norm(found) < np.linalg.norm(residual):
-                here, residual, scale = trial, found, min(1.0, 2 * scale)
-            else:
-                scale *= 0.5
+            step = self._steps(here[active], residual[active]) * scale[active, None]
+            trial = here[active] - step
+            found = self.transform_points(trial) - targets[active]
+            better = np.linalg.norm(found, axis=1) < error[active]
+            here[active[better]], residual[active[better]] = trial[better], found[better]
+            scale[active] = np.where(better, np.minimum(1, 2 * scale[active]), scale[active] / 2)
         # Beyond its grid a displacement field drops to zero, and no step leads there.
-        return here if self.grid.contains(first[None])[0] else first
+        lost = np.linalg.norm(residual, axis=1) > _TOLERANCE_MM
+        lost &= ~self.grid.contains(first)
+        here[lost] = first[lost]
+        return here
 
-    def _gradient(self, point: np.ndarray) -> np.ndarray:
-        """The transform's 3x3 matrix of derivatives at an LPS point, on the inner side at faces."""
+    def _steps(self, points: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        """Newton steps (N, 3): the transform's derivatives, on the inner side at faces, applied
+        backwards to the residuals."""
         steps = _STEP_MM * np.eye(3)
-        ends = np.concatenate((point + steps, point - steps))
-        inside = self.grid.contains(ends)[:, None] | ~self.grid.contains(point[None])[0]
-        ends = np.where(inside, ends, point)
-        moved = self.transform_points(ends)
-        lengths = np.linalg.norm(ends[:3] - ends[3:], axis=1)
-        return ((moved[:3] - moved[3:]) / lengths[:, None]).T
+        ends = np.concatenate((points[:, None] + steps, points[:, None] - steps), axis=1)
+        flat = ends.reshape(-1, 3)
+        inside = self.grid.contains(flat).reshape(-1, 6) | ~self.grid.contains(points)[:, None]
+        ends = np.where(inside[..., None], ends, points[:, None])
+        moved = self.transform_points(ends.reshape(-1, 3)).reshape(-1, 6, 3)
+        lengths = np.linalg.norm(ends[:, :3] - ends[:, 3:], axis=2)
+        gradient = ((moved[:, :3] - moved[:, 3:]) / lengths[..., None]).swapaxes(1, 2)
+        return np.einsum("nij,nj->ni", np.linalg.pinv(gradient), residual)

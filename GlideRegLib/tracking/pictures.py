@@ -31,6 +31,8 @@ _PLANES = {
 _LEAST_MM, _DIAMETERS = 44.0, 3.0
 #: Samples along a side, inches of a picture on the sheet, points per inch.
 _SAMPLES, _INCHES, _DPI = 168, 2.45, 100
+#: Pixels between two places at which a transform is asked.
+_COARSER = 8
 _INK, _MARK, _CROSS = "#1c2b33", "#ffffff", "#ffd24a"
 _MISSING = "#41506b"
 
@@ -121,12 +123,7 @@ def _draw(
     if column.center is None:
         axes.text(0, 0, "not there", ha="center", va="center", color=_MARK, fontsize=9)
         return
-    steps = (np.arange(_SAMPLES) + 0.5) / _SAMPLES * side - half
-    offsets = steps[None, :, None] * np.array(right, float) + steps[:, None, None] * np.array(
-        down, float
-    )
-    points = (np.asarray(column.center) + offsets).reshape(-1, 3)
-    picture = _picture(column, points).reshape(_SAMPLES, _SAMPLES)
+    picture = _picture(column, side, np.array(right, float), np.array(down, float))
     axes.imshow(
         picture,
         cmap="gray",
@@ -149,17 +146,35 @@ def _draw(
         axes.text(-0.92 * half, 0.84 * half, "10 mm", color=_MARK, fontsize=7, va="bottom")
 
 
-def _picture(column: _Column, points: np.ndarray) -> np.ndarray:
-    """HU at LPS points (N, 3), masked where the image has no data."""
+def _picture(column: _Column, side: float, right: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """HU (rows, columns) of a square of ``side`` mm along two LPS directions, masked where the
+    image has no data."""
     from scipy import ndimage
 
-    places = points if column.through is None else column.through(points)
-    volume = column.volume
-    index = volume.grid.to_index(places)[:, ::-1].T
+    # A transform is smooth: it is asked at every few pixels, and interpolated between them.
+    count = _SAMPLES if column.through is None else _SAMPLES // _COARSER
+    steps = (np.arange(count) + 0.5) / count * side - side / 2
+    offsets = steps[None, :, None] * right + steps[:, None, None] * down
+    places = np.asarray(column.center) + offsets
+    if column.through is not None:
+        coarse = column.through(places.reshape(-1, 3)).reshape(count, count, 3)
+        between = (np.indices((_SAMPLES, _SAMPLES)) + 0.5) / _COARSER - 0.5
+        places = np.stack([_extended(coarse[..., k], between) for k in range(3)], axis=-1)
+    volume, flat = column.volume, places.reshape(-1, 3)
+    index = volume.grid.to_index(flat)[:, ::-1].T
     values = ndimage.map_coordinates(
         volume.array, index, order=1, mode="nearest", output=np.float32
     )
-    return np.ma.masked_array(values, ~volume.grid.contains(places))
+    inside = volume.grid.contains(flat)
+    return np.ma.masked_array(values, ~inside).reshape(_SAMPLES, _SAMPLES)
+
+
+def _extended(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """values (n, n) at continuous indices (2, rows, columns), linear also beyond the border."""
+    from scipy import ndimage
+
+    padded = np.pad(values, 1, mode="reflect", reflect_type="odd")
+    return ndimage.map_coordinates(padded, index + 1, order=1, mode="nearest")
 
 
 def _write_letters(axes: object, letters: tuple[str, str, str, str], half: float) -> None:

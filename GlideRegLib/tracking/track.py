@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+#: The largest error that is stated, mm: it says that nothing is known.
+_LOST_MM = 1e3
+
+
 @dataclass(frozen=True)
 class TrackSettings:
     """The settings of tracking: see :class:`Gates`, :class:`RefineSettings` and
@@ -206,7 +210,7 @@ class _Run:
         before = np.asarray(known or np.zeros(len(points)), dtype=float)
         if self.uncertainty is None or len(points) == 0:
             return [float(value) if value > 0 else None for value in before]
-        return np.hypot(self.uncertainty(points), before).tolist()
+        return np.minimum(np.hypot(self.uncertainty(points), before), _LOST_MM).tolist()
 
     def _uncertain(self, error: float | None) -> bool:
         return error is not None and not error <= self.settings.gates.uncertain_mm
