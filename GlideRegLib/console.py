@@ -79,6 +79,10 @@ def print_quality(console: Console, report: dict) -> None:
     if folding:
         table.add_row("folding in the body, %", "", f"{folding['body']:.4f}")
         table.add_row("folding in the grid, %", "", f"{folding['grid']:.4f}")
+    expected = quality.get("uncertainty_mm")
+    if expected:
+        spread = f"{expected['median']:.2f} / {expected['p95']:.2f}"
+        table.add_row("expected error in the body, median / 95th, mm", "", spread)
     if "jacobian" in quality:
         j = quality["jacobian"]
         table.add_row("Jacobian, min to max", "", f"{j['min']:.2f} to {j['max']:.2f}")

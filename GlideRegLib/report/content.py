@@ -187,6 +187,7 @@ def _field_rows(quality: dict) -> list[tuple[str, str, str]]:
     jacobian = quality.get("jacobian") or {}
     inverse = quality.get("inverse_consistency_mm") or {}
     moved = quality.get("displacement_mm") or {}
+    expected = quality.get("uncertainty_mm") or {}
     folding = quality.get("folding_percent") or {}
     values = [
         (
@@ -208,6 +209,11 @@ def _field_rows(quality: dict) -> list[tuple[str, str, str]]:
             "Displacement in the body: mean, maximum",
             [f"{number(moved[k], 1)} mm" for k in ("mean", "max") if k in moved],
             "how far tissue is moved, the initial alignment included",
+        ),
+        (
+            "Expected error in the body: median, 95 %",
+            [f"{number(expected[k])} mm" for k in ("median", "p95") if k in expected],
+            "an estimate from the images alone (uncertainty.nii.gz); blind to sliding",
         ),
         (
             "There and back: mean, 95 %, maximum",
