@@ -17,7 +17,7 @@ _STEP_MM = 0.2
 #: A ray this much longer than the smooth surface (share, and mm) has left the nodule.
 _LONGER, _LONGER_MM = 0.22, 0.3
 _RIDGE = 2e-3
-_BESIDE_DEGREES = 12.0
+_BESIDE_DEGREES = 18.0
 
 
 def sphere_directions(count: int = 1200) -> np.ndarray:
