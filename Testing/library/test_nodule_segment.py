@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from GlideRegLib.geometry import Grid
 from GlideRegLib.sample_data.nodule_phantom import NodulePair
 from GlideRegLib.tracking.measures import measure
 from GlideRegLib.tracking.segment import segment_nodule
-from GlideRegLib.volume import Volume
+from GlideRegLib.volume import Volume, read_volume
 
 
 def clicked(volume: Volume, point: np.ndarray) -> float:
@@ -123,6 +124,20 @@ def test_a_click_just_beside_finds_it() -> None:
     volume = rendered(ellipsoid((4, 4, 4), (0, 0, 0)), (1.0, 1.0, 1.0), 50)
     true = 4 / 3 * np.pi * 64
     assert clicked(volume, np.add(CENTER, (0, 6, 0))) == pytest.approx(true, rel=0.05)
+
+
+# --- a real one -------------------------------------------------------------------------------
+
+
+def test_the_real_nodule_of_lidc_0001(shared_data: Path) -> None:
+    """A lobulated tumor of about 22 mm with spicules: wherever one clicks, the same volume."""
+    volume = read_volume(shared_data / "thorax_lidc0001" / "LIDC-IDRI-0001_ct.nii.gz")
+    center = volume.grid.to_physical(np.array([[111.0, 128.0, 112.0]]))[0]
+    found = measure(volume, segment_nodule(volume, center))
+    assert 20 < found.equivalent_diameter_mm < 24
+    assert found.mean_hu > 0
+    for beside in ((3, 0, 0), (0, -4, 0), (-2, 2, 3)):
+        assert clicked(volume, center + beside) == pytest.approx(found.volume_mm3, rel=0.05)
 
 
 # --- what is no nodule ------------------------------------------------------------------------
