@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 # --- calibration: made by ``python -m benchmarks.confidence DATA --fit`` --------------------------
 #: Expected error in mm = exp(constant) * rivalry^a * looseness^b * bending^c, each plus its offset.
-EXPONENTS = {"rivalry": 0.328, "looseness": 2.227, "bending": 1.384}
-CONSTANT = -3.198
+EXPONENTS = {"rivalry": 0.310, "looseness": 2.423, "bending": 1.478}
+CONSTANT = -3.737
 #: Added before the power: below it the evidence is noise.
 OFFSETS = {"rivalry": 1e-2, "looseness": 1e-3, "bending": 1.0}
 #: The error stays below this multiple of the uncertainty in so many percent of the voxels.
-COVERAGE = {50: 0.8, 90: 1.96, 95: 2.62}
+COVERAGE = {50: 0.80, 90: 1.99, 95: 2.66}
 # --------------------------------------------------------------------------------------------------
 
 #: What is given where nothing was compared: out of view, or outside of a user's mask. mm.

@@ -2,8 +2,8 @@
 
 Every pair is registered without encoder; voxels of the body that both images show are compared
 with the truth, landmarks with the experts' (whose own error is about 1 mm). ``--fit`` also fits the
-calibration again and prints the constants for ``GlideRegLib/confidence.py``; the rows of known
-pairs are then those of a calibration without their anatomy. DATA is the folder of the real pairs.
+calibration again and prints the constants for ``GlideRegLib/confidence.py``; every row is then that
+of a calibration without its anatomy. DATA is the folder of the real pairs.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from scipy.stats import spearmanr
 from benchmarks.confidence_pairs import KNOWN, REAL, CheckedPair, make_pair
 from benchmarks.cost import describe_run, describe_run_in_words
 from GlideRegLib import confidence, pipeline
+from GlideRegLib.geometry import Grid
 from GlideRegLib.result import Result
 from GlideRegLib.settings import Settings, with_changes
-from GlideRegLib.volume import replace_whole
+from GlideRegLib.volume import Volume, replace_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Which pairs run how: a preset, or a preset with another working spacing (mm).
@@ -50,13 +51,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """One registration: its voxels (None without truth), landmarks, and what the estimate cost."""
+    """One registration: its voxels (None without truth), the fixed landmarks (N, 3) in LPS mm and
+    their errors, the evidence on its lattice, and what the estimate cost."""
 
     pair: str
     plan: str
     voxels: Sample | None
-    expected_at_landmarks: np.ndarray
+    landmarks: np.ndarray
     landmark_errors: np.ndarray
+    evidence: confidence.Evidence
+    lattice: Grid
     share_percent: float
 
     @property
@@ -76,6 +80,15 @@ class Calibration:
         """Expected errors (N,) in mm of voxels that were seen, as ``expected_error`` has them."""
         limits = np.log([confidence.SMALLEST_MM, confidence.UNKNOWN_MM])
         return np.exp(np.clip(evidence @ self.exponents + self.constant, *limits))
+
+    def at_points(
+        self, evidence: confidence.Evidence, grid: Grid, points: np.ndarray
+    ) -> np.ndarray:
+        """The uncertainty in mm at LPS points (N, 3), as the library would give it: (N,)."""
+        exponents = dict(zip(NAMES, self.exponents.tolist(), strict=True))
+        with mock.patch.multiple(confidence, EXPONENTS=exponents, CONSTANT=self.constant):
+            values = confidence.expected_error(evidence).numpy()
+        return confidence.sample_uncertainty(Volume(values, grid), points)
 
 
 CURRENT = Calibration(
@@ -115,8 +128,10 @@ def run_pair(name: str, plan: str, data: Path) -> Run:
         name,
         plan,
         _voxels(result, kept[0], pair),
-        result.uncertainty_at(pair.landmarks[0]),
+        pair.landmarks[0],
         result.landmark_errors(*pair.landmarks)["after"],
+        kept[0],
+        result.uncertainty.grid,
         100 * seconds[0] / (total - seconds[0]),
     )
 
@@ -184,7 +199,8 @@ def row(run: Run, calibration: Calibration) -> str:
     else:
         predicted = calibration.predict(run.voxels.evidence)
         cells += _cells(run.voxels.errors, predicted, calibration)
-    cells += _cells(run.landmark_errors, run.expected_at_landmarks, CURRENT)
+    expected = calibration.at_points(run.evidence, run.lattice, run.landmarks)
+    cells += _cells(run.landmark_errors, expected, calibration)
     return "| " + " | ".join([*cells, f"{run.share_percent:.1f}"]) + " |"
 
 
@@ -213,8 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     known = [run for run in runs if run.voxels is not None]
     lines = [_HEAD]
     for run in runs:
-        left_out = chosen.fit and run.voxels is not None
-        lines.append(row(run, calibration_without(known, run.anatomy) if left_out else CURRENT))
+        lines.append(row(run, calibration_without(known, run.anatomy) if chosen.fit else CURRENT))
     text = "\n".join(_document(lines, chosen.fit, fit(known) if chosen.fit else None)) + "\n"
     print(text)
     chosen.output.mkdir(parents=True, exist_ok=True)
@@ -236,7 +251,7 @@ def _document(lines: list[str], fitted: bool, found: Calibration | None) -> list
     ]
     if found is None:
         return [*head, *lines, *notes]
-    notes.append("Voxels of known pairs: with a calibration to which their anatomy was unknown.")
+    notes.append("Every row: with a calibration to which its anatomy was unknown.")
     powers = ", ".join(
         f'"{name}": {power:.3f}' for name, power in zip(NAMES, found.exponents, strict=True)
     )
