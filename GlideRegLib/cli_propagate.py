@@ -43,7 +43,7 @@ def propagate(
         bool, typer.Option("--back", help="From the fixed to the moving image instead.")
     ] = False,
     smooth: Annotated[
-        bool, typer.Option("--smooth", help="Label maps by the distance to their surfaces: no steps.")
+        bool, typer.Option("--smooth", help="Label maps without steps, by their surfaces.")
     ] = False,
 ) -> None:
     """Carry structures, points, dose, images and models from MOVING to FIXED."""
