@@ -1,7 +1,8 @@
 """A registration in its own process: ``python -m GlideRegLib.worker job.json``.
 
 Prints JSON lines on stdout: ``{"event": "stage" | "progress" | "message" | "result" | "error"}``.
-A job with ``"task": "track"`` follows nodules (``tracking/job.py``), one without registers.
+A job with ``"task": "track"`` follows nodules (``tracking/job.py``), one with ``"task": "assess"``
+measures a transform (``assurance/job.py``), one without registers.
 A file ``cancel`` beside the job file, or SIGTERM, ends the run within two seconds; outputs are
 written whole or not at all. Exit code 0, 2 (an input or setting cannot be used), 130 (cancelled)
 or 1 (a fault of ours). With ``GLIDEREG_LOW_PRIORITY`` set it lets other programs go first.
@@ -115,6 +116,10 @@ def _understood(text: str) -> tuple[Any, Callable[[Any, Progress], dict]]:
         from .tracking.job import TrackJob
 
         return TrackJob.from_json(text), _track
+    if task == "assess":
+        from .assurance.job import AssessJob
+
+        return AssessJob.from_json(text), _assess
     raise SettingsError(f"The worker does not know the task '{task}'.")
 
 
@@ -127,6 +132,13 @@ def _track(job: Any, progress: Progress) -> dict:
     from .tracking.job import run_track_job
 
     return {"nodules": run_track_job(job, progress).counts()}
+
+
+def _assess(job: Any, progress: Progress) -> dict:
+    from .assurance.job import run_assess_job
+
+    assessment = run_assess_job(job, progress)
+    return {"verdict": assessment.verdict.value, "counts": assessment.counts()}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -33,7 +33,9 @@ class Kind:
         if value is None or not math.isfinite(value):
             return NOT_MEASURED
         text = f"{value:.{self.digits}f}"
-        if float(text) == 0 and value > 0:  # a few folded voxels must not read as none
+        if value == 0:
+            text = "0"
+        elif float(text) == 0:  # a few folded voxels must not read as none
             text = f"{value:.2g}"
         return f"{text} {self.unit}".strip()
 

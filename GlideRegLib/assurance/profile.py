@@ -67,7 +67,8 @@ class Criterion:
     Up to ``compliant`` (from it on, where more is better) it is compliant; beyond that and up to
     ``review`` it is for review; beyond that it is not compliant. Without ``review`` there is no
     such band; with ``only_review`` nothing beyond ``compliant`` is worse than review. ``regions``
-    names what it applies to ("body", "grid", structures); empty: everything but the grid.
+    names what it applies to ("body", "grid", structures); empty: everything but the grid. With
+    fewer than ``minimum_n`` samples (landmarks) nothing is better than review.
     """
 
     measure: str
@@ -75,6 +76,7 @@ class Criterion:
     review: Limit | None = None
     only_review: bool = False
     regions: tuple[str, ...] = ()
+    minimum_n: int | None = None
 
     def applies_to(self, region: str) -> bool:
         """Whether it grades measures on this region."""
@@ -89,6 +91,8 @@ class Criterion:
             data["only_review"] = True
         if self.regions:
             data["regions"] = list(self.regions)
+        if self.minimum_n is not None:
+            data["minimum_n"] = self.minimum_n
         return data
 
     @classmethod
@@ -105,8 +109,8 @@ class Criterion:
             )
         if unknown or "compliant" not in data:
             raise SettingsError(
-                f"The criterion for '{name}' needs 'compliant' and knows 'review', 'only_review' "
-                f"and 'regions'" + (f", not {', '.join(unknown)}." if unknown else ".")
+                f"The criterion for '{name}' needs 'compliant' and knows 'review', 'only_review', "
+                f"'regions' and 'minimum_n'" + (f", not {', '.join(unknown)}." if unknown else ".")
             )
         regions = data.get("regions", [])
         if not isinstance(regions, list) or not all(isinstance(r, str) for r in regions):
@@ -116,12 +120,17 @@ class Criterion:
             raise SettingsError(
                 f"The criterion for '{name}' takes either a limit 'review' or 'only_review': true."
             )
+        minimum = data.get("minimum_n")
+        if minimum is not None and (not isinstance(minimum, int) or minimum < 1):
+            raise SettingsError(f"The 'minimum_n' of '{name}' must be a whole number above 0.")
         limits = {
             key: Limit.from_json(data[key], f"The limit '{key}' of '{name}'")
             for key in ("compliant", "review")
             if key in data
         }
-        return cls(name, **limits, only_review=only_review, regions=tuple(regions))
+        return cls(
+            name, **limits, only_review=only_review, regions=tuple(regions), minimum_n=minimum
+        )
 
 
 @dataclass(frozen=True)
