@@ -171,7 +171,7 @@ KINDS: dict[str, Kind] = {
                 "mm",
                 3,
                 "less",
-                "tells whether the transform can be inverted; consistent by construction",
+                "consistent by construction; folds are told by the Jacobian",
             ),
             "transitivity_mean": ("Over a third image, mean", "mm", 3, "less", "three transforms"),
             "transitivity_p95": ("Over a third image, 95 %", "mm", 3, "less", "three transforms"),

@@ -14,8 +14,9 @@ _LACKING = {
     "landmarks": ("landmarks", "no landmarks were given"),
     "structures": ("structures", "no structures were given"),
     "regularity": ("body", "not measured"),
-    "consistency": ("body", "no further transform was given"),
+    "consistency": ("body", "no backward transform was given"),
 }
+_TRIANGLE = "no transforms to a third image were given"
 
 
 def grade(measures: Sequence[Measure], profile: Profile, voxel_mm: float) -> tuple[Measure, ...]:
@@ -46,6 +47,8 @@ def _criterion_of(measure: Measure, profile: Profile) -> Criterion | None:
 
 def _unmeasured(criterion: Criterion, region: str | None, voxel_mm: float) -> Measure:
     usual, reason = _LACKING.get(KINDS[criterion.measure].group, ("body", "not measured"))
+    if criterion.measure.startswith("transitivity"):
+        reason = _TRIANGLE
     measure = Measure(criterion.measure, region or usual, None, note=reason)
     return _grade_one(measure, criterion, voxel_mm)
 

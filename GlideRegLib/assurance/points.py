@@ -83,8 +83,8 @@ def consistency_measures(
     subject: Subject, update: Callable[[float], None] = lambda share: None
 ) -> list[Measure]:
     """There and back (mm): with the given backward transform; always by inverting the transform
-    numerically, which tells whether it can be inverted and no more. Over a third image (mm), if
-    its transforms were given.
+    numerically, which is consistent by construction (where it folds, one of several inverses is
+    found). Over a third image (mm), if its transforms were given.
 
     A sanity check, no accuracy. ``update`` may raise to cancel.
     """
@@ -101,7 +101,7 @@ def consistency_measures(
     mapping = FileMapping(subject.transform, subject.fixed.grid)
     back = mapping.inverse_points(transform_points(subject.transform, points))
     p95 = _summary("inverse_consistency", points, back - points, "")[1]
-    note = "inverted numerically (Newton): tells whether it can be inverted, not how good it is"
+    note = "inverted numerically (Newton): checks the arithmetic, not folds and not accuracy"
     measures.append(
         Measure("numerical_inverse_p95", "body", p95.value, n=p95.n, place=p95.place, note=note)
     )

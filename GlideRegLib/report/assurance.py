@@ -120,7 +120,7 @@ def _row(measure: Measure, of: str | None = None) -> dict:
         "value": measure.text,
         "measured": measure.value is not None,
         "interval": f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
-        "n": "" if measure.n is None else str(measure.n),
+        "n": "" if measure.n is None else f"{measure.n:,}".replace(",", "\u202f"),
         "before": "" if measure.before is None else KINDS[measure.key].show(measure.before),
         "criterion": measure.criterion,
         "verdict": measure.verdict.value,

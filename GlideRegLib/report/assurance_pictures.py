@@ -173,14 +173,16 @@ def _spot_pictures(
     """Red-cyan and Jacobian colors (rows, columns, 3); dark where the fixed image ends."""
     from matplotlib import colormaps
 
-    from .figures import FOLDED, red_cyan
+    from .figures import FOLDED, _without_data, red_cyan
     from .views import _scale, contains, sample
 
     inside = contains(subject.fixed, points)[..., None]
     background = scene.window[0]
     fixed = _scale(sample(subject.fixed, points, background), scene.window)
     warped = _scale(sample(evidence.warped, points, background), scene.moving_window)
-    overlay = np.where(inside, red_cyan(fixed, warped), 0.25)
+    moved = transform_points(subject.transform, points.reshape(-1, 3)).reshape(points.shape)
+    overlay = _without_data(red_cyan(fixed, warped), fixed, contains(subject.moving, moved))
+    overlay = np.where(inside, overlay, 0.25)
     map_ = Volume(evidence.survey.jacobian, subject.fixed.grid)
     jacobian = sample(map_, points, 1.0, order=0)
     octaves = np.clip(np.log2(np.clip(jacobian, 2**-8, 2**8)) / 2 + 0.5, 0, 1)
