@@ -1,4 +1,4 @@
-"""Pairs for the tests of the quality assurance: textured boxes, turned grids, known fields."""
+"""Pairs for tests of the quality assurance: textured boxes, turned grids, known fields."""
 
 from __future__ import annotations
 
