@@ -83,14 +83,15 @@ def assess(
 
 
 def print_assessment(console: Console, assessment: Assessment) -> None:
-    """Prints the graded measures, the verdict, and the worst structure."""
+    """Prints the graded measures (of structures the worst), the verdict, the worst structure."""
     table = Table(title=f"{escape(assessment.profile.name)} - research use only")
     for name in ("measure", "of", "value", "criterion", "verdict"):
         table.add_column(name, justify="right" if name == "value" else "left")
-    for m in assessment.graded():
+    for m, count in assessment.headline():
         color = _COLORS[m.verdict.value]
         verdict = f"[{color}]{m.verdict.value}[/]"
-        table.add_row(m.title, escape(m.region), m.text, m.criterion, verdict)
+        region = m.region if count == 1 else f"{m.region} (worst of {count})"
+        table.add_row(m.title, escape(region), m.text, m.criterion, verdict)
     console.print(table)
     console.print(f"Verdict: {assessment.verdict.value}", highlight=False)
     if assessment.worst_structure is not None:

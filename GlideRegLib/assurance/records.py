@@ -147,6 +147,16 @@ class Assessment:
         """The measures that the profile grades, unmeasured ones among them."""
         return [m for m in self.measures if m.verdict is not Verdict.INFORMATION]
 
+    def headline(self) -> list[tuple[Measure, int]]:
+        """Graded measures, the worst first; of each kind of measure of structures only the worst,
+        with the number of those that it stands for (1 for the others)."""
+        found: dict[tuple[str, str], tuple[Measure, int]] = {}
+        for measure in sorted(self.graded(), key=_rank, reverse=True):
+            key = measure.key, "" if measure.group == "structures" else measure.region
+            worst, count = found.get(key, (measure, 0))
+            found[key] = worst, count + 1
+        return list(found.values())
+
     def counts(self) -> dict[str, int]:
         """How many graded measures have each verdict."""
         graded = [m.verdict for m in self.graded()]
@@ -165,12 +175,16 @@ class Assessment:
         """All measures of one structure."""
         return [m for m in self.measures if m.group == "structures" and m.region == name]
 
+    def ranked_structures(self) -> list[str]:
+        """Names of the structures, the worst verdict first; among equals the one whose surfaces are
+        farthest apart, then the one with the least overlap."""
+        names = self.structures()
+        return sorted(names, key=lambda name: _badness(self.of_structure(name)), reverse=True)
+
     @property
     def worst_structure(self) -> str | None:
-        """The structure with the worst verdict; among equals the one whose surfaces are farthest
-        apart, then the one with the least overlap. None without structures."""
-        names = self.structures()
-        return max(names, key=lambda name: _badness(self.of_structure(name)), default=None)
+        """The first of :meth:`ranked_structures`; None without structures."""
+        return next(iter(self.ranked_structures()), None)
 
     def structure_verdict(self, name: str) -> Verdict:
         """The worst verdict of one structure; "information" when the profile grades none of it."""
@@ -207,6 +221,12 @@ class Assessment:
     def with_measures(self, measures: Iterable[Measure]) -> Assessment:
         """The same with other measures."""
         return replace(self, measures=tuple(measures))
+
+
+def _rank(measure: Measure) -> tuple[int, float]:
+    """Verdict, then the value in the direction in which it is bad: larger is worse."""
+    sign = -1.0 if KINDS[measure.key].better == "more" else 1.0
+    return measure.verdict.severity, sign * (measure.value or 0.0)
 
 
 def _badness(measures: list[Measure]) -> tuple[int, float, float]:

@@ -133,35 +133,19 @@ def _row(measure: Measure, of: str | None = None) -> dict:
 
 def _graded_rows(assessment: Assessment) -> list[dict]:
     """Graded measures, the worst first; of each kind of measure of structures only the worst."""
-    rows, seen = [], set()
-    ordered = sorted(assessment.graded(), key=_rank, reverse=True)
-    for measure in ordered:
-        if measure.group != "structures":
-            rows.append(_row(measure))
-            continue
-        if measure.key in seen:
-            continue
-        seen.add(measure.key)
-        count = sum(m.key == measure.key for m in ordered)
+    rows = []
+    for measure, count in assessment.headline():
         name = without_names(measure.region)
         rows.append(_row(measure, f"{name} (worst of {count})" if count > 1 else name))
     return rows
 
 
-def _rank(measure: Measure) -> tuple[int, float]:
-    """Verdict, then the value in the direction in which it is bad."""
-    sign = -1.0 if KINDS[measure.key].better == "more" else 1.0
-    return measure.verdict.severity, sign * (measure.value or 0.0)
-
-
 def _structure_rows(assessment: Assessment) -> list[dict]:
-    """One row per structure, the worst verdict first, then as the labels are numbered."""
-    names = assessment.structures()
+    """One row per structure, the worst first."""
     if not any(m.value is not None for m in assessment.measures if m.group == "structures"):
         return []
-    ranked = sorted(names, key=lambda n: -assessment.structure_verdict(n).severity)
     rows = []
-    for name in ranked:
+    for name in assessment.ranked_structures():
         verdict = assessment.structure_verdict(name)
         found = {m.key: m for m in assessment.of_structure(name)}
         notes = dict.fromkeys(m.note for m in found.values() if m.note)

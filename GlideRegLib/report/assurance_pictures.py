@@ -76,7 +76,7 @@ def draw_pictures(
     update: Callable[[float], None] = lambda share: None,
 ) -> Drawn:
     """Draws all pictures; ``update`` is called with the share that is done."""
-    from . import _embed, _window_text, charts, figures
+    from . import _embed, _window_text
     from .views import build_scene
 
     whole = Result(
@@ -88,17 +88,7 @@ def draw_pictures(
         subject.background,
     )
     scene = build_scene(whole, subject.fixed, subject.moving, evidence.warped, subject.labels)
-    drawers: dict[str, Callable[[], list[bytes]]] = {
-        "overlay": lambda: figures.overlay_figure(scene),
-        "difference": lambda: figures.difference_figure(scene),
-        "field": lambda: figures.field_figure(scene),
-        "jacobian": lambda: [charts.jacobian_chart(_some(evidence, subject))],
-    }
-    if subject.labels is not None:
-        drawers["outlines"] = lambda: figures.outline_figure(scene)
-    errors = evidence.errors
-    if errors is not None and len(errors["after"]):
-        drawers["landmarks"] = lambda: [charts.landmark_chart(errors["before"], errors["after"])]
+    drawers = _drawers(subject, evidence, scene)
     pictures = {}
     for k, (name, draw) in enumerate(drawers.items()):
         update(0.2 + 0.5 * k / len(drawers))
@@ -115,6 +105,26 @@ def draw_pictures(
         f"{x:.1f}, {y:.1f}, {z:.1f}",
         any((view.jacobian <= 0).any() for view in scene.views),
     )
+
+
+def _drawers(
+    subject: Subject, evidence: Evidence, scene: Scene
+) -> dict[str, Callable[[], list[bytes]]]:
+    """What draws each row of pictures that there is something to draw for."""
+    from . import charts, figures
+
+    drawers: dict[str, Callable[[], list[bytes]]] = {
+        "overlay": lambda: figures.overlay_figure(scene),
+        "difference": lambda: figures.difference_figure(scene),
+        "field": lambda: figures.field_figure(scene),
+        "jacobian": lambda: [charts.jacobian_chart(_some(evidence, subject))],
+    }
+    if subject.labels is not None:
+        drawers["outlines"] = lambda: figures.outline_figure(scene)
+    errors = evidence.errors
+    if errors is not None and len(errors["after"]):
+        drawers["landmarks"] = lambda: [charts.landmark_chart(errors["before"], errors["after"])]
+    return drawers
 
 
 def _some(evidence: Evidence, subject: Subject, most: int = 2_000_000) -> np.ndarray:
