@@ -26,6 +26,7 @@ class NodulesSection(Section):
         self._shown: str | None = None  # what is in the widget now, to fill it only when needed
         self._identifiers: list[str] = []
         self._filling = False
+        self._damage = ""  # why a table cannot be read
         self._moving: str | None = None  # the nodule whose marker may be dragged
         self._placing = None  # the list into which a new nodule is being placed
         self._layoutBefore: int | None = None
@@ -76,16 +77,16 @@ class NodulesSection(Section):
     def _fill(self, table) -> None:
         chosen, self._filling = self.identifier, True
         try:
+            self._shown, self._damage = table.GetAttribute(tables.ATTRIBUTE), ""
             rows = tables.trackingOf(table).rows
             nodule_rows.fill(self.ui.nodulesTable, rows)
             self._identifiers = [row.identifier for row in rows]
-            self._shown = table.GetAttribute(tables.ATTRIBUTE)
             if chosen in self._identifiers:
                 self.ui.nodulesTable.setCurrentCell(self._identifiers.index(chosen), 0)
         except Exception as error:  # a damaged table is said, and does not break the panel
             self._identifiers = []
             self.ui.nodulesTable.setRowCount(0)
-            self.ui.noduleDetail.text = sentenceFor(error)
+            self._damage = sentenceFor(error)
         finally:
             self._filling = False
 
@@ -104,7 +105,7 @@ class NodulesSection(Section):
         elif row is not None:
             text = nodule_rows.detail(row)
         else:
-            text = _("Choose a row: all views go to that nodule.")
+            text = self._damage or _("Choose a row: all views go to that nodule.")
         self.ui.noduleDetail.text = text
 
     def _row(self):

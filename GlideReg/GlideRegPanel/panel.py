@@ -38,6 +38,9 @@ class Panel(VTKObservationMixin):
         self.tracking = TrackingSection(self.ui, logic, lambda run: self.refresh())
         self.nodules = NodulesSection(self.ui, logic)
         self.cache = CacheSection(self.ui, logic)
+        # There is one run at a time: what starts one closes the other's button (slots in order).
+        self.ui.applyButton.connect("clicked()", self.tracking.update)
+        self.ui.trackButton.connect("clicked()", self.run.update)
         self.sections = (
             self.masking,
             self.method,

@@ -24,6 +24,18 @@ from nodule_scene import SHIFT, at, scene  # noqa: E402
 
 #: Places in the current scan, LPS mm: in both scans, grown, in the prior alone, in the current.
 STAYS, GROWS, GONE, FRESH = at(25, 28, 30), at(55, 30, 34), at(30, 55, 40), at(58, 58, 48)
+#: What a registration notes at its transform, so far as the panel shows it.
+_SUMMARY = {
+    "quality": {
+        "folding_percent": {"body": 0.0, "grid": 0.0},
+        "jacobian": {"min": 1.0, "max": 1.0},
+    },
+    "encoder": {"name": "none"},
+    "seconds": 1.0,
+    "modality": "ct",
+    "preset": "fast",
+    "device": "cpu",
+}
 
 
 @dataclass
@@ -94,7 +106,7 @@ def _transform(current, prior):
     node.SetAndObserveTransformFromParent(gridTransform(field))
     node.SetNodeReferenceID(node.GetFixedNodeReferenceRole(), current.GetID())
     node.SetNodeReferenceID(node.GetMovingNodeReferenceRole(), prior.GetID())
-    node.SetAttribute(ATTRIBUTE, json.dumps({"quality": {}}))
+    node.SetAttribute(ATTRIBUTE, json.dumps(_SUMMARY))
     warped = _volume(scene({STAYS: 4.0, GROWS: 4.0, GONE: 4.0}, np.zeros(3)), "Prior warped")
     node.SetNodeReferenceID(WARPED_ROLE, warped.GetID())
     return node
