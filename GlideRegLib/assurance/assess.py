@@ -15,9 +15,14 @@ from ..volume import Volume
 from .deformation import Survey, regularity_measures, survey
 from .grading import grade
 from .intensity import intensity_measures
-from .points import consistency_measures, landmark_errors, landmark_measures
+from .points import (
+    consistency_measures,
+    landmark_errors,
+    landmark_measures,
+    structure_consistency,
+)
 from .profile import Profile
-from .records import Assessment, Measure, Spot, Verdict
+from .records import Assessment, Spot, Verdict
 from .structures import structure_measures
 from .subject import Subject, as_place
 
@@ -59,7 +64,8 @@ def assess(
         errors = landmark_errors(subject)
         measures += landmark_measures(subject, errors)
     with progress.stage("consistency"):
-        measures += consistency_measures(subject, progress.update)
+        measures += consistency_measures(subject, lambda share: progress.update(0.5 * share))
+        measures += structure_consistency(subject, lambda share: progress.update(0.5 + 0.5 * share))
     with progress.stage("intensities"):
         grid, background = subject.fixed.grid, subject.background
         warped = subject.moving.resampled(grid, subject.transform, background)
@@ -97,11 +103,24 @@ def _spots(
     if measure and measure.place is not None:
         why = f"worst structure, {worst}: its surfaces are farthest apart here"
         spots.append(Spot(worst, measure.place, why))
+    spots += _inconsistent(assessment)
     lowest = assessment.find("jacobian_min", "body")
     if fold is not None and fold.place is None and lowest is not None:
         why = f"lowest Jacobian in the body, {lowest.text}"
         spots.append(Spot("lowest Jacobian", lowest.place, why))
     return tuple(spots)
+
+
+def _inconsistent(assessment: Assessment) -> list[Spot]:
+    """The place where there and back miss each other most, when the profile minds."""
+    graded = assessment.find("inverse_consistency_p95", "body")
+    worst = assessment.find("inverse_consistency_max", "body")
+    if graded is None or worst is None or worst.place is None:
+        return []
+    if graded.verdict.severity < Verdict.REVIEW.severity:
+        return []
+    why = f"there and back miss each other most, by {worst.text}"
+    return [Spot("there and back", worst.place, why)]
 
 
 def _notes(subject: Subject) -> tuple[str, ...]:
@@ -155,6 +174,3 @@ def _provenance(subject: Subject, progress: Progress) -> dict:
         "units": "mm; CT intensities in HU",
         "frame": "LPS mm, fixed to moving",
     }
-
-
-__all__ = ["PLAN", "Evidence", "Measure", "Verdict", "assess"]

@@ -106,6 +106,13 @@ KINDS: dict[str, Kind] = {
                 "less",
                 "distance between both volume changes",
             ),
+            "structure_consistency_p95": (
+                "There and back, 95 %",
+                "mm",
+                3,
+                "less",
+                "forward and the backward transform that was given",
+            ),
             "structure_folding": (
                 "Folded voxels",
                 "%",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+from scipy import ndimage
 
 from .. import quality
 from ..field import transform_points
@@ -14,6 +16,8 @@ from .subject import Subject, as_place
 
 #: Points of the body that are carried there and back; by two transforms, and by Newton's method.
 _POINTS, _INVERTED = 20_000, 3_000
+#: Points of a structure that are carried there and back, about.
+_PER_STRUCTURE = 2_000
 #: Resamples of the bootstrap, its seed, and the fewest landmarks for which an interval is stated.
 _RESAMPLES, _SEED, _FEWEST = 9999, 0, 5
 
@@ -112,6 +116,34 @@ def consistency_measures(
         straight = transform_points(subject.direct, points)
         note = "fixed to moving to third image, against fixed to third image"
         measures += _summary("transitivity", points, over - straight, note)
+    return measures
+
+
+def structure_consistency(
+    subject: Subject, update: Callable[[float], None] = lambda share: None
+) -> list[Measure]:
+    """There and back in every structure of the fixed image, 95th percentile in mm, at up to 2000 of
+    its voxels whose partners lie in the moving image; empty without a backward transform."""
+    if subject.backward is None or subject.labels is None:
+        return []
+    measures, labels = [], subject.fixed_labels
+    boxes = ndimage.find_objects(labels)
+    for label, name in subject.structure_names().items():
+        box = boxes[label - 1] if label <= len(boxes) else None
+        if box is None:
+            continue
+        index = np.argwhere(labels[box] == label)
+        index = index[:: max(1, len(index) // _PER_STRUCTURE)] + [s.start for s in box]
+        points = subject.fixed.grid.to_physical(index[:, ::-1])
+        there = transform_points(subject.transform, points)
+        inside = subject.moving.grid.contains(there)
+        gaps = transform_points(subject.backward, there[inside]) - points[inside]
+        found = _summary("inverse_consistency", points[inside], gaps, "")
+        p95, worst = found[1], found[2]
+        measures.append(
+            replace(p95, key="structure_consistency_p95", region=name, place=worst.place)
+        )
+        update(label / len(boxes))
     return measures
 
 

@@ -35,6 +35,7 @@ _COLUMNS = (
     ("SI, mm", "displacement_si"),
     ("Volume, contours %", "volume_change"),
     ("Volume, Jacobian %", "volume_change_jacobian"),
+    ("There and back 95 %, mm", "structure_consistency_p95"),
     ("Jacobian min", "structure_jacobian_min"),
     ("Folded %", "structure_folding"),
 )

@@ -14,11 +14,13 @@ from GlideRegLib.assurance.points import (
     consistency_measures,
     landmark_errors,
     landmark_measures,
+    structure_consistency,
 )
 from GlideRegLib.assurance.records import Measure
 from GlideRegLib.assurance.subject import Subject
 from GlideRegLib.errors import InputError
 from GlideRegLib.field import transform_points
+from GlideRegLib.volume import Volume
 
 GRID = tilted_grid()
 TURN = np.array([[0.98, -0.1, 0.0], [0.1, 0.98, 0.05], [0.0, -0.05, 1.0]])
@@ -86,6 +88,22 @@ def test_there_and_back_with_a_backward_transform_of_known_error() -> None:
         assert found[f"inverse_consistency_{key}"].value == pytest.approx(1.0, abs=1e-6)
     assert found["inverse_consistency_p95"].n > 5000
     assert "given" in found["inverse_consistency_p95"].note
+
+
+def test_there_and_back_in_single_structures() -> None:
+    """A backward transform that is off by 3 mm in the lower half of the image only."""
+    labels = np.zeros(GRID.shape, np.uint8)
+    labels[10:20, 10:20, 10:20], labels[40:50, 10:20, 10:20] = 1, 2
+    field = np.zeros((3, *GRID.shape))
+    field[1, 30:] = 3.0
+    back = as_transform(field, GRID)
+    pair = (Volume(labels, GRID),) * 2
+    subject = subject_of(affine(np.eye(3)), GRID, backward=back, labels=pair, names={2: "low"})
+    found = {m.region: m for m in structure_consistency(subject)}
+    assert found["label 1"].value == pytest.approx(0.0, abs=1e-6)
+    assert found["low"].value == pytest.approx(3.0, abs=1e-5)
+    assert found["low"].n == 1000
+    assert structure_consistency(subject_of(affine(np.eye(3)), GRID, labels=pair)) == []
 
 
 def test_without_one_only_the_numerical_inverse_is_stated_and_named_so() -> None:
