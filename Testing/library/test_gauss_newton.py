@@ -20,7 +20,7 @@ from GlideRegLib.optimize.gauss_newton import (
     _Lookup,
     _Table,
 )
-from GlideRegLib.optimize.warping import warp
+from GlideRegLib.optimize.warping import pool, resize_displacement, warp
 
 TINY = (4, 3, 5)
 
@@ -371,3 +371,43 @@ def test_a_wish_to_cancel_is_heard_inside_a_step(known_pair: FeaturePair) -> Non
 
     with pytest.raises(Cancelled):
         GaussNewton([known_pair], 0.1, check=check).step(torch.zeros(3, *SHAPE))
+
+
+# --- features finer than the field ----------------------------------------------------------------
+
+
+def test_finer_features_give_each_field_voxel_the_mean_of_their_equations() -> None:
+    """The energy is a mean over voxels; one field voxel of motion is two of the features'."""
+    shape, field = (12, 8, 10), (6, 4, 5)
+    pair = FeaturePair(noise(3, *shape, seed=1), noise(3, *shape, seed=2), 0.7)
+    weight = torch.rand(shape, generator=torch.Generator().manual_seed(5))
+    u = 0.3 * noise(3, *field, seed=7)
+    found = GaussNewton([pair], 0.3, weight, finer=2)._assemble(u)
+    assert found.matrix.shape == (6, *field)
+    fine = GaussNewton([pair], 0.0, weight)._assemble(resize_displacement(u, shape))
+    damping = torch.tensor([DAMPING, 0, 0, DAMPING, 0, DAMPING]).view(6, 1, 1, 1)
+    expected = 4 * pool(fine.matrix - damping, 2) + damping
+    torch.testing.assert_close(found.matrix, expected, atol=1e-4, rtol=1e-4)
+    right = 2 * pool(fine.right, 2) - 0.3 * bilaplacian(u)
+    torch.testing.assert_close(found.right, right, atol=1e-4, rtol=1e-4)
+
+
+def test_a_known_deformation_is_found_on_half_as_fine_a_field(known_pair: FeaturePair) -> None:
+    truth = known_deformation()
+    half = tuple(n // 2 for n in SHAPE)
+    solver = GaussNewton([known_pair], 0.1, finer=2)
+    u = torch.zeros(3, *half)
+    for _ in range(12):
+        u, _ = solver.step(u)
+    error = inner(resize_displacement(u, SHAPE) - truth).norm(dim=0)
+    assert float(error.mean()) < 0.08
+    assert float(error.max()) < 0.4
+
+
+def test_half_precision_features_give_the_same_step(known_pair: FeaturePair) -> None:
+    start = 0.5 * known_deformation()
+    half = FeaturePair(known_pair.fixed.half(), known_pair.moving.half())
+    expected, _ = GaussNewton([known_pair], 0.1).step(start)
+    found, _ = GaussNewton([half], 0.1).step(start)
+    assert float((found - expected).abs().max()) < 0.02
+    assert found.dtype == torch.float32
