@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .energy import BILAPLACIAN_DIAGONAL, FeaturePair, bilaplacian
+from .energy import ROUGHNESS_DIAGONAL, FeaturePair, roughness
 from .point_term import PointEquations, PointTerm
 from .warping import compose, exponentiate, pool, resize_displacement
 
@@ -27,7 +27,7 @@ _UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 @dataclass
 class NormalEquations:
-    """A z + lambda bilaplacian z = right, with A (6, Z, Y, X) per voxel and right (3, Z, Y, X).
+    """A z + lambda roughness z = right, with A (6, Z, Y, X) per voxel and right (3, Z, Y, X).
 
     ``points`` add what landmark pairs say about z between the voxels.
     """
@@ -38,7 +38,7 @@ class NormalEquations:
     points: PointEquations | None = None
 
     def multiply(self, z: torch.Tensor) -> torch.Tensor:
-        out = bilaplacian(z).mul_(self.bending)
+        out = roughness(z).mul_(self.bending)
         for entry, (i, j) in zip(self.matrix, _UPPER, strict=True):
             out[i].addcmul_(entry, z[j])
             if i != j:
@@ -57,7 +57,7 @@ class NormalEquations:
         diagonal = self.matrix[[0, 3, 5]]
         if self.points is not None:
             self.points.add_diagonal(diagonal)
-        inverse = (diagonal + self.bending * BILAPLACIAN_DIAGONAL).reciprocal_()
+        inverse = (diagonal + self.bending * ROUGHNESS_DIAGONAL).reciprocal_()
         solution = torch.zeros_like(self.right)
         residual = self.right.clone()
         conjugate = inverse * residual
@@ -140,7 +140,7 @@ class GaussNewton:
             rows = slice(start // self._finer, stop // self._finer)
             self._add_slab(on_features, start, stop, matrix[:, rows], right[:, rows])
         matrix[[0, 3, 5]] += DAMPING
-        right.add_(bilaplacian(displacement), alpha=self._bending).neg_()
+        right.add_(roughness(displacement), alpha=self._bending).neg_()
         if self._points is None:
             return NormalEquations(matrix, right, self._bending)
         points = self._points.linearize(displacement)
