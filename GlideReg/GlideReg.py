@@ -15,6 +15,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from GlideRegRun.dependencies import ensureInstalled, missingPackages
+from GlideRegRun.nodule_logic import NoduleLogic
 from GlideRegRun.registration import Registration
 from GlideRegScene import transforms
 from GlideRegScene.inputs import Request
@@ -126,8 +127,11 @@ class GlideRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.bind(self.logic.getParameterNode())
 
 
-class GlideRegLogic(ScriptedLoadableModuleLogic):
-    """Registration of volume nodes, from the Python console and from the panel alike."""
+class GlideRegLogic(NoduleLogic, ScriptedLoadableModuleLogic):
+    """Registration of volume nodes, from the Python console and from the panel alike.
+
+    What can be done with nodules is in :class:`NoduleLogic`.
+    """
 
     #: The run that is going on in this application, if any: there is only one at a time.
     _running: Registration | None = None
@@ -203,31 +207,36 @@ class GlideRegLogic(ScriptedLoadableModuleLogic):
 
     def run(self, request: Request, blocking: bool, onProgress=None, onFinished=None):
         """Runs a request; see :meth:`register`."""
+        run = self.launch(Registration(request, self.library, onProgress, onFinished), blocking)
+        if not blocking:
+            return run
+        return run.result.transform if run.result is not None else None
+
+    def launch(self, run: Registration, blocking: bool) -> Registration:
+        """Starts a run, of a registration or of a tracking, and waits for it if ``blocking``."""
         from GlideRegLib.errors import GlideRegError, InputError
 
-        running = GlideRegLogic._running
-        if running is not None and running.state == "running":
-            raise InputError("A registration is running; wait for it or cancel it first.")
-        problem = request.problem()
+        if self.running is not None:
+            raise InputError(f"A {self.running.kind} is running; wait for it or cancel it first.")
+        problem = run.request.problem()
         if problem:
             raise InputError(problem)
         ensureInstalled(_requirements())
         if not GlideRegLogic._endsWithSlicer:
             GlideRegLogic._endsWithSlicer = True
             slicer.app.connect("aboutToQuit()", GlideRegLogic.stop)
-        registration = Registration(request, self.library, onProgress, onFinished)
-        GlideRegLogic._running = registration
-        registration.start()
+        GlideRegLogic._running = run
+        run.start()
         if not blocking:
             from GlideRegPanel.polling import pollWithTimer
 
-            pollWithTimer(registration)
-            return registration
+            pollWithTimer(run)
+            return run
         app = getattr(slicer, "app", None)
-        registration.wait(app.processEvents if app is not None else lambda: None)
-        if registration.state == "failed":
-            raise GlideRegError(registration.error)
-        return registration.result.transform if registration.result is not None else None
+        run.wait(app.processEvents if app is not None else lambda: None)
+        if run.state == "failed":
+            raise GlideRegError(run.error)
+        return run
 
     @property
     def running(self) -> Registration | None:

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from . import __version__, machine
+from .cli_assess import assess
 from .cli_options import Device, Landmarks, Preset, cancel_wish, settings_from, write_json
+from .cli_propagate import propagate
 from .cli_track import track
 from .console import LiveProgress, print_quality, print_weights
 from .errors import Cancelled, GlideRegError, InputError
@@ -31,7 +33,9 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(no_args_is_help=True, help="Encoder weights: list, fetch, verify, clear.")
 app.add_typer(weights_app, name="weights")
+app.command()(assess)
 app.command()(track)
+app.command()(propagate)
 
 Constraints = Annotated[
     list[str] | None,

@@ -24,7 +24,11 @@ def track(
     ] = None,
     fixed_nodules: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The same in the fixed image; without: no matching."),
+        typer.Option(
+            metavar="FILE",
+            help="The same in the fixed image, or the word none: it holds none. "
+            "Without: no matching.",
+        ),
     ] = None,
     transform: Annotated[
         str | None,

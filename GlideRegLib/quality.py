@@ -113,15 +113,26 @@ def _compare_one(a: np.ndarray, b: np.ndarray, grid: Grid) -> dict[str, float | 
     }
     if min(sizes) == 0:
         return result
+    pooled, _ = surface_distances(a, b, grid)
+    result["hd95_mm"] = float(np.percentile(pooled, 95))
+    result["mean_distance_mm"] = float(pooled.mean())
+    return result
+
+
+def surface_distances(a: np.ndarray, b: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Distances in mm (N,) from each boundary voxel of either mask (bool, (Z, Y, X), neither
+    empty) to the other boundary, and the indices (N, 3), x y z, of those voxels.
+
+    Boundary voxels are those that an erosion by the six neighbors takes away.
+    """
     box = ndimage.find_objects((a | b).astype(np.uint8))[0]
     box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in box)
     spacing = grid.spacing[::-1]
     surfaces = [mask & ~ndimage.binary_erosion(mask, border_value=0) for mask in (a[box], b[box])]
     distances = [ndimage.distance_transform_edt(~s, sampling=spacing) for s in surfaces]
     pooled = np.concatenate((distances[1][surfaces[0]], distances[0][surfaces[1]]))
-    result["hd95_mm"] = float(np.percentile(pooled, 95))
-    result["mean_distance_mm"] = float(pooled.mean())
-    return result
+    index = np.concatenate([np.argwhere(s) for s in surfaces]) + [s.start for s in box]
+    return pooled, index[:, ::-1]
 
 
 def sample_jacobian(

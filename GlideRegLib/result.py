@@ -249,8 +249,9 @@ class Result:
     def save_images(
         self, folder: str | Path, moving: Volume, check: Callable[[], None] = lambda: None
     ) -> None:
-        """Writes warped.mha, displacement.mha and jacobian.mha (:meth:`coarse_jacobian`),
-        uncompressed, and result.json: for a program that reads them at once. All or none.
+        """Writes warped.mha, displacement.mha, jacobian.mha (:meth:`coarse_jacobian`), and
+        uncertainty.mha if it was estimated, uncompressed, and result.json: for a program that reads
+        them at once. All or none.
 
         Raises :class:`OutputError` when the folder cannot be written.
         """
@@ -265,6 +266,11 @@ class Result:
             jacobian = self.coarse_jacobian().to_sitk()
             sitk.WriteImage(jacobian, str(partial / "jacobian.mha"))
             check()
+            if self.uncertainty is not None:
+                from .confidence import write_uncertainty
+
+                write_uncertainty(partial / "uncertainty.mha", self.uncertainty)
+                check()
             self._write_report(partial)
 
     def _warped_image(self, moving: Volume) -> SimpleITK.Image:

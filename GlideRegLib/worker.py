@@ -1,6 +1,8 @@
 """A registration in its own process: ``python -m GlideRegLib.worker job.json``.
 
 Prints JSON lines on stdout: ``{"event": "stage" | "progress" | "message" | "result" | "error"}``.
+A job with ``"task": "track"`` follows nodules (``tracking/job.py``), one with ``"task": "assess"``
+measures a transform (``assurance/job.py``), one without registers.
 A file ``cancel`` beside the job file, or SIGTERM, ends the run within two seconds; outputs are
 written whole or not at all. Exit code 0, 2 (an input or setting cannot be used), 130 (cancelled)
 or 1 (a fault of ours). With ``GLIDEREG_LOW_PRIORITY`` set it lets other programs go first.
@@ -16,8 +18,9 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from . import machine
 from .errors import Cancelled, GlideRegError, SettingsError
@@ -100,6 +103,44 @@ def _broken(error: ImportError) -> str:
     )
 
 
+def _understood(text: str) -> tuple[Any, Callable[[Any, Progress], dict]]:
+    """The job that a text describes, and what runs it and says the outcome as plain values."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError:
+        data = None
+    task = data.get("task", "register") if isinstance(data, dict) else "register"
+    if task == "register":
+        return Job.from_json(text), _register
+    if task == "track":
+        from .tracking.job import TrackJob
+
+        return TrackJob.from_json(text), _track
+    if task == "assess":
+        from .assurance.job import AssessJob
+
+        return AssessJob.from_json(text), _assess
+    raise SettingsError(f"The worker does not know the task '{task}'.")
+
+
+def _register(job: Job, progress: Progress) -> dict:
+    report = run_job(job, progress)
+    return {"quality": report["quality"], "encoder": report["encoder"]}
+
+
+def _track(job: Any, progress: Progress) -> dict:
+    from .tracking.job import run_track_job
+
+    return {"nodules": run_track_job(job, progress).counts()}
+
+
+def _assess(job: Any, progress: Progress) -> dict:
+    from .assurance.job import run_assess_job
+
+    assessment = run_assess_job(job, progress)
+    return {"verdict": assessment.verdict.value, "counts": assessment.counts()}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job file named in ``arguments``; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -119,19 +160,14 @@ def main(arguments: list[str] | None = None) -> int:
                 f"The job file '{path}' cannot be read ({error.strerror})."
             ) from error
         watch = _CancelWatch(path.parent / "cancel", events)
-        job = Job.from_json(text)
+        job, run = _understood(text)
         watch.output = Path(job.output)
         if os.environ.get("GLIDEREG_LOW_PRIORITY"):
             machine.lower_priority()
-        report = run_job(job, Progress(events.forward, watch.wanted))
+        outcome = run(job, Progress(events.forward, watch.wanted))
         watch.finish()
-        events.send(
-            "result",
-            output=str(job.output),
-            seconds=round(time.monotonic() - started, 2),
-            quality=report["quality"],
-            encoder=report["encoder"],
-        )
+        seconds = round(time.monotonic() - started, 2)
+        events.send("result", output=str(job.output), seconds=seconds, **outcome)
         return 0
     except GlideRegError as error:
         if watch is not None:

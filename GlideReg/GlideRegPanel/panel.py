@@ -12,8 +12,10 @@ from .cache import CacheSection
 from .display import DisplaySection
 from .masking import MaskingSection
 from .method import MethodSection
+from .nodules import NodulesSection
 from .result import ResultSection
 from .run import RunSection
+from .tracking import TrackingSection
 
 
 class Panel(VTKObservationMixin):
@@ -33,6 +35,8 @@ class Panel(VTKObservationMixin):
         self.result = ResultSection(self.ui)
         self.display = DisplaySection(self.ui, lambda: self.result.transform)
         self.run = RunSection(self.ui, logic, self.display.rememberViews, self._onRunEnded)
+        self.tracking = TrackingSection(self.ui, logic, lambda run: self.refresh())
+        self.nodules = NodulesSection(self.ui, logic)
         self.cache = CacheSection(self.ui, logic)
         self.sections = (
             self.masking,
@@ -40,6 +44,8 @@ class Panel(VTKObservationMixin):
             self.result,
             self.display,
             self.run,
+            self.tracking,
+            self.nodules,
             self.cache,
         )
         scene = slicer.mrmlScene
@@ -70,6 +76,7 @@ class Panel(VTKObservationMixin):
         self.bind(None)
         self.removeObservers()
         self.run.close()
+        self.tracking.close()
 
     def refresh(self) -> None:
         """All sections show the parameter node as it is now."""

@@ -54,14 +54,17 @@ class RunSection(Section):
     # --- what is shown ----------------------------------------------------------------------------
 
     def update(self) -> None:
-        running = self._logic.running is not None
+        other = self._logic.running is not None and self._logic.running.kind != Registration.kind
+        running = self._logic.running is not None and not other
         busy = running or self._starting
         self.ui.progressBar.visible = busy
         self.ui.cancelButton.visible = running
         self.ui.logButton.visible = self._last is not None and not busy
-        if running and not self._watch.isActive():
+        if (running or other) and not self._watch.isActive():
             self._watch.start()
-        if busy:
+        if other:
+            self._setApply(False, _("Register"), _("Nodules are being tracked; wait or cancel"))
+        elif busy:
             self._setApply(False, _("Registering…"), _("A registration is running"))
             self._showProgress()
         elif self.parameters is not None:

@@ -35,6 +35,8 @@ STAGES = {
     "convex": "Searching displacements",
     "refine": "Refining",
     "measure": "Measuring",
+    "track": "Tracking nodules",
+    "pictures": "Drawing",
     "report": "Reporting",
     "save": "Saving",
 }
@@ -62,8 +64,11 @@ class Registration:
     """A run of the worker for a request. ``state``: idle, running, succeeded, failed, cancelled.
 
     ``result`` holds the nodes after success, ``error`` the sentence after a failure, ``log`` every
-    line of the worker (no patient names: it sees neutral file names only).
+    line of the worker (no patient names: it sees neutral file names only). ``kind`` says what it
+    does, in a word.
     """
+
+    kind = "registration"
 
     def __init__(
         self,
@@ -107,7 +112,7 @@ class Registration:
             raise OutputError(_noFolder(error)) from error
         self._report(ProgressUpdate("Writing inputs", 0.0, None))
         try:
-            self._inputs = collectInputs(self.request, self._folder)
+            self._inputs = self._collect(self._folder)
         except Exception:
             removeFolder(self._folder)
             raise
@@ -154,6 +159,17 @@ class Registration:
             processEvents()
             time.sleep(interval)
         return self.result
+
+    # --- what another kind of run does in its own way (see tracking.py) ---------------------------
+
+    def _collect(self, folder: Path) -> CollectedInputs:
+        return collectInputs(self.request, folder)
+
+    def _read(self, folder: Path) -> ResultFiles:
+        return readFiles(folder)
+
+    def _import(self) -> ResultNodes:
+        return importResults(self.request, self._files, self._inputs.fixedMatrix)
 
     # --- writing, in a thread of its own -----------------------------------------------------
 
@@ -204,7 +220,7 @@ class Registration:
     def _readFiles(self) -> None:
         """In the reading thread: what the worker wrote, so that the application is not held up."""
         try:
-            self._files = readFiles(self._folder / "output")
+            self._files = self._read(self._folder / "output")
         except Exception as error:  # told to the user when the run is judged
             self._failure = error
 
@@ -257,7 +273,7 @@ class Registration:
         try:
             if self._files is None:
                 raise self._failure or RuntimeError("the worker's files are missing")
-            self.result = importResults(self.request, self._files, self._inputs.fixedMatrix)
+            self.result = self._import()
         except GlideRegError as error:
             return "failed", str(error)
         except Exception as error:
@@ -275,6 +291,8 @@ class Registration:
                 (f"{role}.mha", f"The {role} volume"),
                 (f"{role}-mask.mha", f"The {role} mask"),
                 (f"{role}-landmarks.csv", f"The {role} landmarks"),
+                (f"{role}-nodules.mrk.json", f"The {role} nodules"),
+                (f"{role}-nodules.nrrd", f"The {role} nodules"),
             ):
                 path = str(self._folder / file)
                 for quoted in (f"'{path}'", path):

@@ -12,6 +12,8 @@ import slicer
 from . import results
 from .nodes import isInScene
 
+#: What the layout names of the module's own slice views begin with.
+OWN_VIEWS = "GlideReg"
 #: Words of the panel -> visualization mode of Slicer's transform display.
 DEFORMATION_MODES = {
     "grid": slicer.vtkMRMLTransformDisplayNode.VIS_MODE_GRID,
@@ -51,9 +53,20 @@ class ViewState:
             node.SetForegroundOpacity(layers.opacity)
 
 
+def isOwnView(node) -> bool:
+    """Whether a slice view or its layers belong to a layout of this module (nodules)."""
+    return node.GetLayoutName().startswith(OWN_VIEWS)
+
+
 def compositeNodes(scene) -> list:
-    """The layer choices of all slice views."""
-    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", scene))
+    """The layer choices of all slice views but those that a layout of this module fills."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", scene)
+    return [node for node in nodes if not isOwnView(node)]
+
+
+def _sliceNodes(scene) -> list:
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode", scene)
+    return [node for node in nodes if not isOwnView(node)]
 
 
 def showLayers(scene, background, foreground, opacity: float) -> None:
@@ -191,7 +204,7 @@ def restoreUnregistered(transformNode, state: ViewState | None) -> None:
 
 def jumpTo(scene, position: np.ndarray) -> None:
     """Centers all slice views on a world position (RAS mm), keeping their field of view."""
-    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene):
+    for node in _sliceNodes(scene):
         node.JumpSliceByCentering(*[float(v) for v in position])
 
 
@@ -212,7 +225,7 @@ def bringIntoView(volume) -> None:
     bounds = np.zeros(6)
     volume.GetSliceBounds(bounds, None)
     low, high = bounds[::2], bounds[1::2]
-    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode", volume.GetScene()):
+    for node in _sliceNodes(volume.GetScene()):
         middle = np.array([node.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)])
         if np.any(middle < low) or np.any(middle > high):
             node.JumpSliceByCentering(*((low + high) / 2).tolist())

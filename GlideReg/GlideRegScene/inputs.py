@@ -68,8 +68,8 @@ class Request:
         start = self.initialTransform
         if start is not None and not start.IsTransformToWorldLinear():
             return "The initial transform is not linear; choose a linear one, or harden it."
-        parents = _parents(self.fixedVolume) + _parents(self.movingVolume)
-        if start is not None and start in _parents(self.movingVolume):
+        parents = parentsOf(self.fixedVolume) + parentsOf(self.movingVolume)
+        if start is not None and start in parentsOf(self.movingVolume):
             return (
                 "The moving volume is already under the initial transform, which counts anyway; "
                 "leave Initial transform empty."
@@ -167,9 +167,9 @@ def worldSource(node) -> tuple[Callable[[], sitk.Image], bool]:
     array, matrix = slicer.util.arrayFromVolume(node), worldMatrix(node)
     axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
     if np.abs(axes.T @ axes - np.eye(3)).max() < 1e-4:
-        return (lambda: _imageOf(array, matrix)), False
+        return (lambda: imageOf(array, matrix)), False
     labels = isinstance(node, slicer.vtkMRMLLabelMapVolumeNode)
-    return (lambda: _straightened(_imageOf(array, matrix), labels)), True
+    return (lambda: _straightened(imageOf(array, matrix), labels)), True
 
 
 def worldMatrix(node) -> np.ndarray:
@@ -182,7 +182,7 @@ def worldMatrix(node) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(toWorld) @ slicer.util.arrayFromVTKMatrix(ijkToRas)
 
 
-def _imageOf(array: np.ndarray, matrix: np.ndarray) -> sitk.Image:
+def imageOf(array: np.ndarray, matrix: np.ndarray) -> sitk.Image:
     """Voxels (K, J, I) and 4x4 from index to RAS mm as an image in LPS mm."""
     from GlideRegLib.geometry import flip_lps_ras
 
@@ -202,7 +202,7 @@ def _hardenedImage(node) -> sitk.Image:
         copy = slicer.vtkSlicerVolumesLogic.CloneVolume(scene, node, "glidereg-hardened")
         copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
         copy.HardenTransform()
-        return _imageOf(slicer.util.arrayFromVolume(copy), worldMatrix(copy))
+        return imageOf(slicer.util.arrayFromVolume(copy), worldMatrix(copy))
 
 
 def _straightened(image: sitk.Image, labels: bool) -> sitk.Image:
@@ -241,7 +241,7 @@ def maskImage(node, segment: str, volume) -> sitk.Image:
     if not isinstance(node, slicer.vtkMRMLSegmentationNode):
         image, _ = worldImage(node)
     else:
-        image = _segmentImage(node, segmentIds(node, segment), volume)
+        image = segmentImage(node, segmentIds(node, segment), volume)
     mask = image > 0
     if not sitk.GetArrayViewFromImage(mask).any():
         raise InputError("The mask is empty: no voxel is inside; draw it or leave it out.")
@@ -265,7 +265,7 @@ def segmentIds(node, segment: str) -> list[str]:
     raise InputError(f"The segmentation of the mask has {wanted}; choose another mask.")
 
 
-def _segmentImage(node, ids: list[str], volume) -> sitk.Image:
+def segmentImage(node, ids: list[str], volume) -> sitk.Image:
     """The segments on the voxels of ``volume``, from a copy: Slicer would add a binary
     representation to the user's own segmentation (of a structure set, for instance)."""
     scene = node.GetScene()
@@ -343,7 +343,7 @@ def startTransform(node) -> sitk.AffineTransform:
     return transform
 
 
-def _parents(node) -> list:
+def parentsOf(node) -> list:
     """All transform nodes that a node is under."""
     found, parent = [], node.GetParentTransformNode() if node is not None else None
     while parent is not None:

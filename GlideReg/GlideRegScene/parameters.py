@@ -11,6 +11,7 @@ from slicer import (
     vtkMRMLDisplayableNode,
     vtkMRMLMarkupsFiducialNode,
     vtkMRMLScalarVolumeNode,
+    vtkMRMLTableNode,
     vtkMRMLTransformNode,
 )
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
@@ -75,6 +76,13 @@ class Modality(_Labeled):
     MR = "mr"
 
 
+class PriorScan(_Labeled):
+    """Which volume of the registration is the earlier scan."""
+
+    MOVING = "moving"
+    FIXED = "fixed"
+
+
 class Solver(_Labeled):
     """What refines the field."""
 
@@ -94,6 +102,8 @@ _LABELS = {
     "cuda": "GPU (CUDA)",
     "ct": "CT",
     "mr": "MR",
+    "moving": "Moving volume",
+    "fixed": "Fixed volume",
     "gauss-newton": "Gauss-Newton",
     "adam": "Adam (as in the paper)",
 }
@@ -144,6 +154,17 @@ class GlideRegParameterNode:
     # Loss of the VAE: the paper's weights, used by the preset Paper
     reconstruction: Annotated[float, WithinRange(0.0, 1e9)] = 7.5e4
     divergence: Annotated[float, WithinRange(0.0, 1e9)] = 20.0
+    # Nodules: points, a segmentation or a label map; dates as 2024-03-31, "" where not known
+    noduleTransform: vtkMRMLTransformNode  # empty: that of the outputs
+    priorScan: PriorScan = PriorScan.MOVING
+    priorNodules: vtkMRMLDisplayableNode
+    currentNodules: vtkMRMLDisplayableNode
+    priorDate: str = ""
+    currentDate: str = ""
+    segmentNodules: bool = True
+    refineNodules: bool = True
+    referenceThresholds: bool = False
+    noduleTable: vtkMRMLTableNode
 
 
 def settingsFromParameters(parameters: GlideRegParameterNode) -> dict:

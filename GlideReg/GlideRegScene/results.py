@@ -16,6 +16,7 @@ from .transforms import ATTRIBUTE, gridTransform, isOurs, rasMatrix
 
 JACOBIAN_ROLE = "GlideRegJacobian"
 WARPED_ROLE = "GlideRegWarped"
+UNCERTAINTY_ROLE = "GlideRegUncertainty"
 TABLE_ROLE = "GlideRegLandmarkTable"
 PLOT_ROLE = "GlideRegLandmarkPlot"
 FIXED_LANDMARKS_ROLE = "GlideRegFixedLandmarks"
@@ -31,6 +32,7 @@ class ResultNodes:
     transform: object
     warpedVolume: object
     jacobian: object
+    uncertainty: object = None
     landmarkTable: object = None
     landmarkPlot: object = None
     report: dict = field(default_factory=dict)
@@ -45,13 +47,17 @@ class ResultFiles:
     warped: sitk.Image
     jacobian: sitk.Image
     report: dict
+    uncertainty: sitk.Image | None = None
 
 
 def readFiles(folder: Path) -> ResultFiles:
     """Reads what the worker wrote, in any thread. Raises OSError, RuntimeError or ValueError."""
     report = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     names = ("displacement", "warped", "jacobian")
-    return ResultFiles(*(sitk.ReadImage(str(folder / f"{n}.mha")) for n in names), report)
+    estimated = folder / "uncertainty.mha"
+    uncertainty = sitk.ReadImage(str(estimated)) if estimated.is_file() else None
+    images = (sitk.ReadImage(str(folder / f"{name}.mha")) for name in names)
+    return ResultFiles(*images, report, uncertainty)
 
 
 def importResults(
@@ -83,6 +89,9 @@ def importResults(
         replaced = _earlierResults(transform)
         result = ResultNodes(transform, warped, None, report=files.report)
         result.jacobian = _jacobianVolume(files.jacobian, f"Jacobian {label}", created)
+        if files.uncertainty is not None:
+            name = f"Expected error (mm) {label}"
+            result.uncertainty = _uncertaintyVolume(files.uncertainty, name, created)
         _fillWarped(warped, files.warped, request, fixedMatrix)
         _fillTransform(transform, files, request)
         _setReferences(transform, result)
@@ -122,6 +131,9 @@ def _setReferences(transform, result: ResultNodes) -> None:
         transform.SetNodeReferenceID(role, None)
     transform.SetNodeReferenceID(WARPED_ROLE, result.warpedVolume.GetID())
     transform.SetNodeReferenceID(JACOBIAN_ROLE, result.jacobian.GetID())
+    uncertainty = result.uncertainty
+    identifier = uncertainty.GetID() if uncertainty is not None else None
+    transform.SetNodeReferenceID(UNCERTAINTY_ROLE, identifier)
 
 
 def _group(result: ResultNodes, request: Request, label: str, created: CreatedNodes) -> None:
@@ -132,6 +144,7 @@ def _group(result: ResultNodes, request: Request, label: str, created: CreatedNo
         result.warpedVolume,
         result.transform,
         result.jacobian,
+        result.uncertainty,
         result.landmarkTable,
         result.landmarkPlot,
     ):
@@ -141,10 +154,12 @@ def _group(result: ResultNodes, request: Request, label: str, created: CreatedNo
 
 def _earlierResults(transform) -> list:
     """What an earlier run put beside this output transform: the new results take its place."""
-    nodes = [transform.GetNodeReference(r) for r in (JACOBIAN_ROLE, TABLE_ROLE, PLOT_ROLE)]
-    jacobian, _, chart = nodes
-    if jacobian is not None:
-        nodes += [jacobian.GetDisplayNode(), jacobian.GetStorageNode()]
+    roles = (JACOBIAN_ROLE, UNCERTAINTY_ROLE, TABLE_ROLE, PLOT_ROLE)
+    nodes = [transform.GetNodeReference(role) for role in roles]
+    jacobian, uncertainty, _, chart = nodes
+    for volume in (jacobian, uncertainty):
+        if volume is not None:
+            nodes += [volume.GetDisplayNode(), volume.GetStorageNode()]
     if chart is not None:
         nodes += [chart.GetNthPlotSeriesNode(k) for k in range(chart.GetNumberOfPlotSeriesNodes())]
     return [node for node in nodes if node is not None]
@@ -217,6 +232,18 @@ def _jacobianVolume(image: sitk.Image, name: str, created: CreatedNodes):
         display.SetAndObserveColorNodeID(colors.GetID())
         display.SetAutoWindowLevel(False)
         display.SetWindowLevelMinMax(*RANGE)
+    return node
+
+
+def _uncertaintyVolume(image: sitk.Image, name: str, created: CreatedNodes):
+    """The expected error of the field in mm, on its own lattice; shown from 0 to 5 mm."""
+    node = created.add("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(node, sitk.GetArrayViewFromImage(image))
+    node.SetIJKToRASMatrix(rasMatrix(image))
+    node.CreateDefaultDisplayNodes()
+    if node.GetDisplayNode() is not None:
+        node.GetDisplayNode().SetAutoWindowLevel(False)
+        node.GetDisplayNode().SetWindowLevelMinMax(0.0, 5.0)
     return node
 
 

@@ -15,6 +15,8 @@ ATTRIBUTE = "GlideReg.Result"
 #: mm. VTK's default of 0.0075 would be most of the error of an inverse; below 1e-4 the float32
 #: vectors keep points a meter from the origin from converging (500 steps each, and a warning).
 INVERSE_TOLERANCE = 1e-4
+#: How a transform of other software is sampled: step, margin around the volume, steps at the most.
+_SAMPLED_MM, _AROUND_MM, _MOST_SAMPLES = 4.0, 20.0, 100
 
 
 def gridTransform(image: sitk.Image) -> slicer.vtkOrientedGridTransform:
@@ -110,3 +112,49 @@ def _vtkMatrix(matrix: np.ndarray) -> vtk.vtkMatrix4x4:
     result = vtk.vtkMatrix4x4()
     slicer.util.updateVTKMatrixFromArray(result, matrix)
     return result
+
+
+def displacementImage(node) -> sitk.Image:
+    """The grid of a result node as an ITK displacement image (LPS mm, fixed to moving)."""
+    from GlideRegLib.geometry import flip_lps_ras
+
+    vectors, spacing = displacementLattice(node)
+    transform = node.GetTransformFromParentAs("vtkOrientedGridTransform", False, True)
+    image = sitk.GetImageFromArray(flip_lps_ras(vectors).astype(np.float32), isVector=True)
+    image.SetSpacing(spacing)
+    image.SetOrigin(flip_lps_ras(transform.GetDisplacementGrid().GetOrigin()).tolist())
+    matrix = transform.GetGridDirectionMatrix()
+    if matrix is not None:
+        direction = slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]
+        image.SetDirection(flip_lps_ras(direction.T).T.ravel().tolist())
+    return image
+
+
+def sampledDisplacements(node, volume) -> sitk.Image:
+    """Any transform node, world to world, as an ITK displacement image (LPS mm) around a volume:
+    where the points of the volume go that the transform resamples onto."""
+    from GlideRegLib.geometry import flip_lps_ras
+
+    bounds = np.zeros(6)
+    volume.GetRASBounds(bounds)
+    low, high = bounds[::2] - _AROUND_MM, bounds[1::2] + _AROUND_MM
+    spacing = np.maximum(_SAMPLED_MM, (high - low) / _MOST_SAMPLES)
+    size = np.ceil((high - low) / spacing).astype(int) + 1
+    axes = [start + step * np.arange(n) for start, step, n in zip(low, spacing, size, strict=True)]
+    # Along +R and +A the LPS axes run backward: the image has that as its direction.
+    k, j, i = np.meshgrid(*axes[::-1], indexing="ij")
+    points = np.stack((i, j, k), axis=-1).reshape(-1, 3)
+    general = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, node, general)
+    before, after = vtk.vtkPoints(), vtk.vtkPoints()
+    before.SetDataTypeToDouble()
+    after.SetDataTypeToDouble()
+    before.SetData(numpy_to_vtk(points, deep=True))
+    general.TransformPoints(before, after)
+    moved = vtk_to_numpy(after.GetData()) - points
+    vectors = flip_lps_ras(moved).astype(np.float32).reshape(*size[::-1], 3)
+    image = sitk.GetImageFromArray(vectors, isVector=True)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(flip_lps_ras(low).tolist())
+    image.SetDirection([-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0])
+    return image

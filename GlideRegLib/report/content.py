@@ -213,7 +213,7 @@ def _field_rows(quality: dict) -> list[tuple[str, str, str]]:
         (
             "Expected error in the body: median, 95 %",
             [f"{number(expected[k])} mm" for k in ("median", "p95") if k in expected],
-            "an estimate from the images alone (uncertainty.nii.gz); blind to sliding",
+            "estimated from the images alone, calibrated on known motions; blind to sliding",
         ),
         (
             "There and back: mean, 95 %, maximum",

@@ -1,13 +1,16 @@
 """One tracking from files to files: what ``glidereg track`` runs.
 
 Writes ``nodules.csv``, ``nodules.json``, ``report.html`` and a picture per nodule; without a given
-transform also everything that a registration writes. All of them or none.
+transform also everything that a registration writes. All of them or none. As
+JSON with ``"task": "track"`` it is a job of the worker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +24,7 @@ from ..settings import Settings
 from ..volume import Volume, read_volume
 from .evaluation import position_quality
 from .mapping import FileMapping, Mapping, SwappedMapping
-from .nodules import Nodule, as_point, read_nodules
+from .nodules import NO_NODULES, Nodule, Point, as_point, read_nodules, with_identities
 from .pictures import WINDOW_HU, nodule_sheet
 from .records import Tracking
 from .track import TrackSettings, track
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Seconds that the stages take at the most on small pairs.
 _PLAN = {"read": 1.0, "track": 5.0, "pictures": 8.0, "save": 4.0}
+#: The names of our pictures: those of an earlier run must not stay beside a new table.
+_PICTURE = re.compile(r"nodule-\d+\.jpg")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class TrackJob:
     used as it is, with ``uncertainty``, an image of its expected error in mm over the fixed image;
     without one the images are registered with ``registration``. ``reference``: a
     landmark file with the true places of the prior's nodules in the current image, row k for row k.
+
+    The nodules of the current image may be the word "none": it was looked through and holds none,
+    so that those of the prior are resolved. ``moving_identities`` and ``fixed_identities`` are
+    nodules that are known already (identifier, LPS mm): found again in a list they keep their
+    identity. ``outputs``: "files", or with a given transform "lists": nodules.csv and nodules.json.
     """
 
     fixed: str
@@ -55,12 +65,46 @@ class TrackJob:
     reference: str | None = None
     registration: Settings = field(default_factory=Settings)
     settings: TrackSettings = field(default_factory=TrackSettings)
+    moving_identities: tuple[tuple[str, Point], ...] = ()
+    fixed_identities: tuple[tuple[str, Point], ...] = ()
+    outputs: str = "files"
+
+    def to_json(self) -> str:
+        """As text for the worker's ``job.json``."""
+        return json.dumps({"task": "track", **asdict(self)}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrackJob:
+        """The inverse of :meth:`to_json`. Raises :class:`SettingsError` with one sentence."""
+        try:
+            data = dict(json.loads(text))
+            data.pop("task", None)
+            known = {f.name for f in fields(cls)}
+            unknown = sorted(set(data) - known)
+            missing = [name for name in ("fixed", "moving", "output") if not data.get(name)]
+            if unknown or missing:
+                raise SettingsError(
+                    f"The tracking job lacks {', '.join(missing) or 'nothing'} and has the unknown "
+                    f"names {', '.join(unknown) or 'none'}. Known are {', '.join(sorted(known))}."
+                )
+            data["registration"] = Settings.from_dict(data.get("registration") or {})
+            data["settings"] = TrackSettings.from_dict(data.get("settings") or {})
+            for name in ("moving_identities", "fixed_identities"):
+                places = data.get(name) or ()
+                data[name] = tuple((str(key), as_point(place)) for key, place in places)
+            return cls(**data)
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"The tracking job is damaged ({error}).") from error
 
     def check(self) -> None:
         """Raises a :class:`GlideRegError` for what cannot be run, before anything is read."""
         if self.prior not in ("moving", "fixed"):
             raise SettingsError("The prior scan is either 'moving' or 'fixed'.")
-        if getattr(self, f"{self.prior}_nodules") is None:
+        if self.outputs not in ("files", "lists"):
+            raise SettingsError('The "outputs" of a tracking job are "files" or "lists".')
+        if self.outputs == "lists" and self.transform is None:
+            raise SettingsError("Lists alone are written only for a transform that is given.")
+        if getattr(self, f"{self.prior}_nodules") in (None, NO_NODULES):
             raise InputError(
                 f"The nodules of the prior scan are missing; give --{self.prior}-nodules."
             )
@@ -94,18 +138,28 @@ def run_track_job(job: TrackJob, progress: Progress | None = None) -> Tracking:
         mapping, prior, current = SwappedMapping(mapping), current, prior
     settings, window = _for_modality(job.settings, modality, current)
     with progress.stage("track"):
-        tracking = track(mapping, current, prior, *nodules, settings=settings, check=progress.check)
+        check = _counting(progress, len(nodules[0]) + len(nodules[1] or ()))
+        tracking = track(mapping, current, prior, *nodules, settings=settings, check=check)
         if reference is not None:
             places = {n.identifier: as_point(p) for n, p in zip(nodules[0], reference, strict=True)}
             tracking = replace(tracking, quality=position_quality(tracking, places))
     with progress.stage("pictures"):
         sheets = []
-        for k, row in enumerate(tracking):
+        for k, row in enumerate(tracking if job.outputs == "files" else ()):
             progress.update(k / len(tracking))
             sheets.append(nodule_sheet(row, mapping, current, prior, k + 1, window))
     with progress.stage("save"):
-        _save(job.output, tracking, sheets, result, inputs, progress)
+        if job.outputs == "lists":
+            _save_lists(job.output, tracking)
+        else:
+            _save(job.output, tracking, sheets, result, inputs, progress)
     return tracking
+
+
+def _counting(progress: Progress, nodules: int) -> Callable[[], None]:
+    """What tracking calls between its steps: each nodule is predicted and measured."""
+    steps = iter(range(2 * nodules))
+    return lambda: progress.update(min(next(steps, 2 * nodules) / max(2 * nodules, 1), 1.0))
 
 
 def _read_nodules(
@@ -116,10 +170,13 @@ def _read_nodules(
     lists: list[Sequence[Nodule] | None] = []
     for side in sides:
         path = getattr(job, f"{side}_nodules")
-        found = None if path is None else read_nodules(path)
-        for note in found.notes if found is not None else ():
+        if path in (None, NO_NODULES):
+            lists.append(None if path is None else ())
+            continue
+        found = read_nodules(path)
+        for note in found.notes:
             progress.message(note)
-        lists.append(None if found is None else found.nodules)
+        lists.append(with_identities(found.nodules, getattr(job, f"{side}_identities")))
     return lists[0] or (), lists[1]
 
 
@@ -190,3 +247,21 @@ def _save(
         (partial / "nodules.csv").write_text(tracking_csv(tracking, names), encoding="utf-8")
         (partial / "nodules.json").write_text(tracking_json(tracking), encoding="utf-8")
         progress.check()
+    _remove_others(Path(output), names)
+
+
+def _save_lists(output: str, tracking: Tracking) -> None:
+    """Writes nodules.csv and nodules.json, both or none."""
+    from ..result import whole_folder
+    from .files import tracking_csv, tracking_json
+
+    with whole_folder(output) as partial:
+        (partial / "nodules.csv").write_text(tracking_csv(tracking), encoding="utf-8")
+        (partial / "nodules.json").write_text(tracking_json(tracking), encoding="utf-8")
+
+
+def _remove_others(folder: Path, names: Sequence[str]) -> None:
+    """Removes pictures of an earlier run that had more nodules: they belong to no row now."""
+    for file in folder.iterdir():
+        if _PICTURE.fullmatch(file.name) and file.name not in names:
+            file.unlink(missing_ok=True)

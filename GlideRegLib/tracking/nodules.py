@@ -22,6 +22,10 @@ Point = tuple[float, float, float]
 
 #: Connected parts of a one-label map with fewer voxels are taken for specks.
 _SMALLEST_VOXELS = 3
+#: How far a known nodule may have moved and still be the same one, mm.
+_SAME_MM = 3.0
+#: The word in the place of a nodule file: the scan was looked through, and holds none.
+NO_NODULES = "none"
 
 
 def new_identifier() -> str:
@@ -190,3 +194,26 @@ def unique_names(nodules: Sequence[Nodule]) -> list[Nodule]:
         seen[nodule.name] = count = seen.get(nodule.name, 0) + 1
         renamed.append(nodule if count == 1 else replace(nodule, name=f"{nodule.name} ({count})"))
     return renamed
+
+
+def with_identities(
+    nodules: Sequence[Nodule], known: Sequence[tuple[str, Point]], within_mm: float = _SAME_MM
+) -> list[Nodule]:
+    """The same nodules; those that are known already get the identifiers that they had.
+
+    ``known`` are identifiers with their places in the same image (LPS mm). One nodule takes one
+    identifier, the nearest within ``within_mm``, so that all distances together are the least.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
+    if not nodules or not known:
+        return list(nodules)
+    distances = cdist([n.center for n in nodules], [place for _, place in known])
+    # A pair beyond the reach must never push a good pair apart.
+    rows, columns = linear_sum_assignment(np.where(distances <= within_mm, distances, 1e6))
+    found = list(nodules)
+    for row, column in zip(rows, columns, strict=True):
+        if distances[row, column] <= within_mm:
+            found[row] = replace(found[row], identifier=known[column][0])
+    return found

@@ -7,11 +7,11 @@ put together here. Registration proposes, a clinician confirms. Research use onl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, SettingsError
 from ..geometry import Grid
 from ..volume import Volume
 from .mapping import Mapping, Uncertainty, uncertainty_of
@@ -44,6 +44,25 @@ class TrackSettings:
     gates: Gates = field(default_factory=Gates)
     refine: RefineSettings = field(default_factory=RefineSettings)
     measure: MeasureSettings = field(default_factory=MeasureSettings)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> TrackSettings:
+        """From plain values, as ``dataclasses.asdict`` gives them; what is left out keeps its
+        default. Raises :class:`SettingsError` for unknown names."""
+        kinds = {"gates": Gates, "refine": RefineSettings, "measure": MeasureSettings}
+        parts = {}
+        for name, values in data.items():
+            kind = kinds.get(name)
+            known = set() if kind is None else {f.name for f in fields(kind)}
+            unknown = sorted(set(values) - known) if isinstance(values, dict) and kind else [name]
+            if unknown:
+                raise SettingsError(
+                    f"The settings of tracking have unknown names: {', '.join(unknown)}."
+                )
+            parts[name] = kind(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            )
+        return cls(**parts)
 
     def check(self) -> None:
         """Raises a :class:`GlideRegError` with one sentence when a value is out of its range."""

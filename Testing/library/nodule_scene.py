@@ -4,12 +4,15 @@ milliseconds, with truth to compare."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from GlideRegLib.geometry import Grid
+from GlideRegLib.landmarks import write_landmarks
 from GlideRegLib.tracking.nodules import Nodule
-from GlideRegLib.volume import Volume
+from GlideRegLib.volume import Volume, write_volume
 
 #: Prior (moving) point = current (fixed) point + SHIFT, LPS mm.
 SHIFT = np.array([4.0, -3.0, 6.0])
@@ -68,3 +71,20 @@ def at(x: float, y: float, z: float) -> tuple[float, float, float]:
 def prior_nodule(name: str, center: tuple[float, float, float]) -> Nodule:
     """The nodule of a sphere as it lies in the prior."""
     return Nodule(name, tuple(float(v) for v in np.asarray(center) + SHIFT))
+
+
+#: In the files of :func:`write_small_pair`: in both scans, and in the prior alone.
+STAYS, GONE = at(30, 34, 30), at(52, 40, 34)
+
+
+def write_small_pair(folder: Path) -> dict[str, Path]:
+    """A current and a prior scan ("fixed", "moving"), their nodules ("now", "before") and the
+    translation between them ("shift"), as files."""
+    names = ("fixed.nii.gz", "moving.nii.gz", "now.csv", "before.csv", "shift.tfm")
+    paths = {name.partition(".")[0]: folder / name for name in names}
+    write_volume(paths["fixed"], scene({STAYS: 4.0}, np.zeros(3)), np.int16)
+    write_volume(paths["moving"], scene({STAYS: 4.0, GONE: 4.0}, SHIFT), np.int16)
+    write_landmarks(paths["now"], np.array([STAYS]), ["a"])
+    write_landmarks(paths["before"], np.array([STAYS, GONE]) + SHIFT, ["a", "b"])
+    sitk.WriteTransform(sitk.TranslationTransform(3, SHIFT.tolist()), str(paths["shift"]))
+    return paths

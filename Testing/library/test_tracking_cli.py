@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from nodule_scene import SHIFT, at, scene
+from nodule_scene import GONE, STAYS, write_small_pair
 
 from GlideRegLib.cli import main
 from GlideRegLib.landmarks import write_landmarks
@@ -18,7 +18,6 @@ from GlideRegLib.sample_data.nodule_phantom import NodulePair
 from GlideRegLib.tracking.files import read_tracking
 from GlideRegLib.tracking.nodules import as_point
 from GlideRegLib.tracking.records import Tracking
-from GlideRegLib.volume import write_volume
 
 REGISTERED = {"transform.h5", "inverse_transform.h5", "warped.nii.gz", "result.json"}
 TRACKED = {"nodules.csv", "nodules.json", "report.html", "nodule-01.jpg"}
@@ -152,21 +151,11 @@ def test_label_maps_and_a_given_transform_lead_to_the_same_pairs(
 
 # --- small files --------------------------------------------------------------------------------
 
-STAYS, GONE = at(30, 34, 30), at(52, 40, 34)
-
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A current and a prior scan, their nodules, and the translation between them."""
-    folder = tmp_path_factory.mktemp("small")
-    names = ("fixed.nii.gz", "moving.nii.gz", "now.csv", "before.csv", "shift.tfm")
-    paths = {name.partition(".")[0]: folder / name for name in names}
-    write_volume(paths["fixed"], scene({STAYS: 4.0}, np.zeros(3)), np.int16)
-    write_volume(paths["moving"], scene({STAYS: 4.0, GONE: 4.0}, SHIFT), np.int16)
-    write_landmarks(paths["now"], np.array([STAYS]), ["a"])
-    write_landmarks(paths["before"], np.array([STAYS, GONE]) + SHIFT, ["a", "b"])
-    sitk.WriteTransform(sitk.TranslationTransform(3, SHIFT.tolist()), str(paths["shift"]))
-    return paths
+    return write_small_pair(tmp_path_factory.mktemp("small"))
 
 
 def command(small: dict, output: Path, **options: object) -> list[str]:
@@ -238,6 +227,20 @@ def test_the_uncertainty_of_a_transform_can_be_given(small: dict, tmp_path: Path
     rows = read_tracking(tmp_path / "out" / "nodules.json").rows
     assert [row.state for row in rows] == ["review", "review"]
     assert rows[0].uncertainty_mm == pytest.approx(4.0, abs=0.01)
+
+
+def test_a_current_scan_may_hold_no_nodules(small: dict, tmp_path: Path) -> None:
+    assert main(command(small, tmp_path, fixed_nodules="none")) == 0
+    states = [row.state for row in read_tracking(tmp_path / "nodules.json")]
+    assert states == ["resolved", "resolved"]
+
+
+def test_pictures_of_an_earlier_run_do_not_stay(small: dict, tmp_path: Path) -> None:
+    (tmp_path / "nodule-07.jpg").write_bytes(b"of five nodules more")
+    (tmp_path / "nodule-of-mine.jpg").write_bytes(b"not ours")
+    assert main(command(small, tmp_path)) == 0
+    pictures = sorted(path.name for path in tmp_path.glob("*.jpg"))
+    assert pictures == ["nodule-01.jpg", "nodule-02.jpg", "nodule-of-mine.jpg"]
 
 
 @pytest.mark.parametrize(

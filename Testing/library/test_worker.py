@@ -195,7 +195,8 @@ def test_images_for_another_program_need_neither_report_nor_command_line(
     output, log = worker.communicate(timeout=120)
     assert worker.returncode == 0, output + log
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"warped.mha", "displacement.mha", "jacobian.mha", "result.json"}
+    images = {"warped.mha", "displacement.mha", "jacobian.mha", "uncertainty.mha"}
+    assert written == {*images, "result.json"}
 
 
 def test_outputs_that_do_not_exist_are_refused(small_files: dict, tmp_path: Path) -> None:

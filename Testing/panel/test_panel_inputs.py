@@ -15,6 +15,7 @@ from driving import OpenModule, entries
 
 UI = Path(__file__).resolve().parents[2] / "GlideReg" / "Resources" / "UI" / "GlideReg.ui"
 HAND_BOUND = {"preset", "weightsFile", "fixedMask", "movingMask", "fixedSegment", "movingSegment"}
+HAND_BOUND |= {"priorNodules", "currentNodules"}
 
 
 def _node(className: str, name: str) -> Any:
@@ -124,7 +125,7 @@ def test_every_parameter_has_its_widget(module: OpenModule) -> None:
 
 def test_everything_has_a_tool_tip_and_every_node_list_gets_the_scene(module: OpenModule) -> None:
     source = ElementTree.parse(UI)
-    skipped = {"GlideReg", "advancedContents", "resultContents", "cacheContents"}
+    skipped = {"GlideReg", "advancedContents", "resultContents", "nodulesContents", "cacheContents"}
     for widget in source.iter("widget"):
         name = widget.get("name")
         tips = [
@@ -132,7 +133,7 @@ def test_everything_has_a_tool_tip_and_every_node_list_gets_the_scene(module: Op
         ]
         assert name in skipped or (tips and tips[0]), f"{name} has no tool tip"
     lists = [w for w in vars(module.ui).values() if w.className() == "qMRMLNodeComboBox"]
-    assert len(lists) == 9
+    assert len(lists) == 13
     assert all(each.mrmlScene() is slicer.mrmlScene for each in lists)
 
 

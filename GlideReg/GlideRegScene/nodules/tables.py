@@ -1,0 +1,158 @@
+"""The table node of a tracking: one row per nodule to read, and everything else as an attribute.
+
+The attribute holds the library's ``Tracking`` as JSON; the columns are made from it. Both are saved
+with the scene, and so are the decisions.
+"""
+
+import json
+from typing import TYPE_CHECKING
+
+import slicer
+import vtk
+
+from ..nodes import isInScene
+
+if TYPE_CHECKING:
+    from GlideRegLib.tracking.records import Tracking, TrackRow
+
+#: Attributes of the table node: the rows as they are, as they were proposed, and which point of
+#: the user's lists each nodule was ({"prior": {point ID: identifier}, "current": ...}).
+ATTRIBUTE = "GlideReg.Nodules"
+PROPOSED = "GlideReg.ProposedNodules"
+POINTS = "GlideReg.NodulePoints"
+PRIOR_VOLUME, CURRENT_VOLUME = "GlideRegPriorVolume", "GlideRegCurrentVolume"
+PRIOR_NODULES, CURRENT_NODULES = "GlideRegPriorNodules", "GlideRegCurrentNodules"
+TRANSFORM = "GlideRegTransform"
+NOTICE = "Nodules of two scans. Research use only. Not a medical device."
+
+
+def isNoduleTable(node) -> bool:
+    """Whether a node is the table of a tracking of this module."""
+    return node is not None and node.GetAttribute(ATTRIBUTE) is not None
+
+
+def trackingOf(table) -> "Tracking":
+    """The rows of a table node as the library's Tracking.
+
+    Raises the library's InputError when it is no such table, or a damaged one.
+    """
+    return _read(table, ATTRIBUTE)
+
+
+def proposalOf(table) -> "Tracking":
+    """The rows as the last run proposed them, before anybody decided."""
+    return _read(table, PROPOSED)
+
+
+def _read(table, attribute: str) -> "Tracking":
+    from GlideRegLib.errors import InputError
+    from GlideRegLib.tracking.records import Tracking
+
+    text = table.GetAttribute(attribute) if table is not None else None
+    if text is None:
+        raise InputError("This table holds no tracked nodules; choose one that Track has made.")
+    try:
+        return Tracking.from_dict(json.loads(text))
+    except ValueError as error:
+        raise InputError("The table of nodules is damaged; track the nodules again.") from error
+
+
+def store(table, tracking: "Tracking") -> None:
+    """Writes the rows into the table node: the attribute and the columns."""
+    with slicer.util.NodeModify(table):
+        table.SetAttribute(ATTRIBUTE, json.dumps(tracking.to_dict()))
+        table.SetAndObserveTable(_columns(tracking))
+        table.SetLocked(True)
+        table.SetDescription(NOTICE)
+        table.Modified()
+
+
+def storeProposal(table, tracking: "Tracking", points: dict[str, dict[str, str]]) -> None:
+    """Keeps what the run proposed, and which point each nodule was."""
+    table.SetAttribute(PROPOSED, json.dumps(tracking.to_dict()))
+    table.SetAttribute(POINTS, json.dumps(points))
+
+
+def volumesOf(table) -> tuple:
+    """The prior and the current volume node of a table; None for one that was removed."""
+    nodes = (table.GetNodeReference(role) for role in (PRIOR_VOLUME, CURRENT_VOLUME))
+    return tuple(node if isInScene(node) else None for node in nodes)
+
+
+def knownNodules(table, when: str, node, places: list[tuple[str, tuple]] | None) -> list[list]:
+    """Identifier and present place (LPS mm) of the nodules of a list ("prior" or "current") that
+    an earlier run has seen.
+
+    ``places`` are the points that are there now; a point keeps its identity wherever it was moved.
+    Voxels are known by where they were.
+    """
+    if not isNoduleTable(table):
+        return []
+    role = PRIOR_NODULES if when == "prior" else CURRENT_NODULES
+    if places is not None and table.GetNodeReference(role) is node:
+        ids = json.loads(table.GetAttribute(POINTS) or "{}").get(when, {})
+        return [[ids[key], list(place)] for key, place in places if key in ids]
+    side = "moving" if when == "prior" else "fixed"
+    rows = ((getattr(r, f"{side}_identifier"), getattr(r, f"{side}_center")) for r in _seen(table))
+    return [[key, list(place)] for key, place in rows if key and place is not None]
+
+
+def _seen(table) -> "Tracking":
+    from GlideRegLib.errors import InputError
+
+    try:
+        return proposalOf(table)
+    except InputError:
+        return trackingOf(table)
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+
+def number(value: float | None, digits: int = 1, signed: bool = False) -> str:
+    """A number as it stands in the tables; "" for one that is not known."""
+    if value is None:
+        return ""
+    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+
+
+def _columns(tracking: "Tracking") -> vtk.vtkTable:
+    table = vtk.vtkTable()
+    cells = [_cells(row) for row in tracking]
+    for title in _cells(None):
+        column = vtk.vtkStringArray()
+        column.SetName(title)
+        for row in cells:
+            column.InsertNextValue(row[title])
+        table.AddColumn(column)
+    return table
+
+
+def _cells(row: "TrackRow | None") -> dict[str, str]:
+    """The cells of one row by the titles of their columns; positions are RAS mm, as in Slicer."""
+    prior, current = row and row.moving_measurement, row and row.fixed_measurement
+    change = row and row.growth
+    cells = {
+        "Nodule": (row and row.name) or "(no name)",
+        "State": row and row.state,
+        "Decision": row and row.decision,
+        "Distance (mm)": number(row and row.distance_mm),
+        "Expected error (mm)": number(row and row.uncertainty_mm),
+        "Prior diameter (mm)": number(prior and prior.mean_diameter_mm),
+        "Current diameter (mm)": number(current and current.mean_diameter_mm),
+        "Prior volume (mm3)": number(prior and prior.volume_mm3, 0),
+        "Current volume (mm3)": number(current and current.volume_mm3, 0),
+        "Volume change (%)": number(change and change.volume_change_percent, 0, signed=True),
+        "Doubling time (days)": number(change and change.doubling_time_days, 0),
+        "Prior position (RAS mm)": _ras(row and row.moving_position),
+        "Current position (RAS mm)": _ras(row and row.fixed_position),
+        "Remarks": row and " ".join(row.remarks),
+        "Track": row and row.identifier,
+    }
+    return {title: text or "" for title, text in cells.items()}
+
+
+def _ras(point) -> str:
+    from GlideRegLib.geometry import flip_lps_ras
+
+    return "" if point is None else " ".join(f"{v:.1f}" for v in flip_lps_ras(point))

@@ -1,0 +1,161 @@
+"""Landmark errors with their interval, there and back, over a third image, intensities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from assurance_scenes import affine, as_transform, foreign_composite, subject_of, tilted_grid
+from scipy import stats
+
+from GlideRegLib.assurance.intensity import intensity_measures, mutual_information
+from GlideRegLib.assurance.points import (
+    bootstrap_interval,
+    consistency_measures,
+    landmark_errors,
+    landmark_measures,
+)
+from GlideRegLib.assurance.records import Measure
+from GlideRegLib.assurance.subject import Subject
+from GlideRegLib.errors import InputError
+from GlideRegLib.field import transform_points
+
+GRID = tilted_grid()
+TURN = np.array([[0.98, -0.1, 0.0], [0.1, 0.98, 0.05], [0.0, -0.05, 1.0]])
+
+
+def by_key(measures: list[Measure]) -> dict[str, Measure]:
+    return {m.key: m for m in measures}
+
+
+def centered_turn() -> sitk.Transform:
+    transform = affine(TURN, (2.0, 1.0, -1.0))
+    transform.SetCenter(GRID.center.tolist())
+    return transform
+
+
+def test_landmark_errors_before_and_after_with_the_place_of_the_worst() -> None:
+    rng = np.random.default_rng(0)
+    fixed = GRID.center + rng.uniform(-15, 15, (20, 3))
+    moving = fixed + np.array((3.0, 0.0, 4.0))
+    moving[7] += (0.0, 6.0, 0.0)
+    subject = subject_of(affine(np.eye(3), (3.0, 0.0, 4.0)), GRID, landmarks=(fixed, moving))
+    found = by_key(landmark_measures(subject, landmark_errors(subject)))
+    assert found["tre_mean"].value == pytest.approx(6.0 / 20)
+    assert found["tre_mean"].before == pytest.approx((19 * 5 + np.sqrt(61)) / 20)
+    assert found["tre_median"].value == pytest.approx(0.0, abs=1e-9)
+    assert found["tre_max"].value == pytest.approx(6.0)
+    assert found["tre_max"].place == pytest.approx(fixed[7], abs=0.01)
+    assert found["tre_mean"].n == 20
+
+
+def test_the_interval_covers_the_true_mean_about_95_times_in_100() -> None:
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(100):
+        low, high = bootstrap_interval(rng.gamma(2.0, 0.75, 30))
+        hits += low <= 1.5 <= high
+    assert 86 <= hits <= 99
+
+
+def test_the_interval_is_wider_to_the_side_of_the_long_tail_than_students_t() -> None:
+    errors = np.concatenate((np.random.default_rng(2).gamma(2.0, 0.5, 50), [14.0]))
+    low, high = bootstrap_interval(errors)
+    _, t_high = stats.t.interval(0.95, 50, errors.mean(), stats.sem(errors))
+    assert low < errors.mean() < high
+    assert high > t_high
+    assert bootstrap_interval(errors) == (low, high)  # seeded
+
+
+def test_too_few_landmarks_have_no_interval_and_equal_ones_a_point() -> None:
+    assert bootstrap_interval(np.ones(4)) is None
+    assert bootstrap_interval(np.full(6, 2.0)) == (2.0, 2.0)
+
+
+def test_without_landmarks_nothing_is_measured() -> None:
+    assert landmark_measures(subject_of(centered_turn(), GRID), None) == []
+
+
+def test_there_and_back_with_a_backward_transform_of_known_error() -> None:
+    forward = centered_turn()
+    back = sitk.CompositeTransform(
+        [sitk.TranslationTransform(3, (0.0, 0.6, 0.8)), forward.GetInverse()]
+    )
+    found = by_key(consistency_measures(subject_of(forward, GRID, backward=back)))
+    for key in ("mean", "p95", "max"):
+        assert found[f"inverse_consistency_{key}"].value == pytest.approx(1.0, abs=1e-6)
+    assert found["inverse_consistency_p95"].n > 5000
+    assert "given" in found["inverse_consistency_p95"].note
+
+
+def test_without_one_only_the_numerical_inverse_is_stated_and_named_so() -> None:
+    found = by_key(consistency_measures(subject_of(foreign_composite(GRID), GRID)))
+    assert set(found) == {"numerical_inverse_p95"}
+    assert found["numerical_inverse_p95"].value < 0.05
+    assert "numerically" in found["numerical_inverse_p95"].note
+
+
+def test_the_numerical_inverse_does_not_tell_of_folds_and_its_name_does_not_promise_it() -> None:
+    """Where a field folds a point has several inverses; Newton's method finds one of them."""
+    field = np.zeros((3, *GRID.shape))
+    offsets = np.arange(-12, 13)
+    field[0][..., 20 + offsets] = -1.6 * offsets * GRID.spacing[0]
+    found = by_key(consistency_measures(subject_of(as_transform(field, GRID), GRID)))
+    assert found["numerical_inverse_p95"].value < 0.05
+    assert "not folds" in found["numerical_inverse_p95"].note
+
+
+def test_three_transforms_that_close_a_triangle_and_three_that_miss_by_two_millimeters() -> None:
+    first, onward = centered_turn(), affine(np.diag([1.0, 1.1, 0.9]), (5.0, 0.0, 0.0))
+    direct = sitk.CompositeTransform([onward, first])
+    off = sitk.CompositeTransform([sitk.TranslationTransform(3, (0.0, 0.0, 2.0)), direct])
+    for third, gap in ((direct, 0.0), (off, 2.0)):
+        subject = subject_of(first, GRID, onward=onward, direct=third)
+        found = by_key(consistency_measures(subject))
+        assert found["transitivity_mean"].value == pytest.approx(gap, abs=1e-6)
+        assert found["transitivity_max"].value == pytest.approx(gap, abs=1e-6)
+
+
+def test_half_a_triangle_is_refused() -> None:
+    with pytest.raises(InputError, match="third image"):
+        subject_of(centered_turn(), GRID, onward=centered_turn()).check()
+
+
+def test_only_points_with_a_partner_in_the_moving_image_count() -> None:
+    subject = subject_of(affine(np.eye(3), (0.0, 0.0, 70.0)), GRID)
+    points = subject.body_points(4000)
+    moved = transform_points(subject.transform, points)
+    assert GRID.contains(moved).all()
+    everything = subject_of(affine(np.eye(3)), GRID).body_points(4000)
+    assert 0.2 < len(points) / len(everything) < 0.8
+
+
+def test_no_partner_at_all_is_not_measured() -> None:
+    away = affine(np.eye(3), (0.0, 0.0, 5000.0))
+    found = by_key(consistency_measures(subject_of(away, GRID, backward=away)))
+    assert all(m.value is None and m.note for m in found.values())
+
+
+def test_correlation_is_that_of_simpleitks_metric_in_the_body() -> None:
+    subject = subject_of(affine(np.eye(3)), GRID)
+    mixed = (0.7 * subject.fixed.array + 0.3 * subject.moving.array).astype(np.float32)
+    subject = Subject(subject.fixed, type(subject.moving)(mixed, GRID), affine(np.eye(3)))
+    found = by_key(intensity_measures(subject, subject.moving))
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsCorrelation()
+    mask = GRID.copy_to_sitk(sitk.GetImageFromArray(subject.body.astype(np.uint8)))
+    method.SetMetricFixedMask(mask)
+    method.SetInterpolator(sitk.sitkLinear)
+    # ITK's metric is minus the squared correlation.
+    metric = method.MetricEvaluate(subject.fixed.to_sitk(), subject.moving.to_sitk())
+    assert found["correlation"].value == pytest.approx(np.sqrt(-metric), abs=1e-3)
+    expected = np.abs(mixed - subject.fixed.array)[subject.body].mean()
+    assert found["mean_difference"].value == pytest.approx(expected, rel=1e-4)
+
+
+def test_mutual_information_of_a_permutation_is_the_entropy_and_of_noise_nothing() -> None:
+    values = np.repeat(np.arange(64), 200).astype(float)
+    assert mutual_information(values, (values * 7) % 64) == pytest.approx(np.log(64))
+    rng = np.random.default_rng(0)
+    noise = mutual_information(rng.uniform(size=400_000), rng.uniform(size=400_000))
+    assert noise < 0.01

@@ -1,0 +1,147 @@
+"""Structures: known shifts and growth, and SimpleITK's filters for overlap and distances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from assurance_scenes import affine, as_transform, subject_of, tilted_grid
+
+from GlideRegLib.assurance.deformation import survey
+from GlideRegLib.assurance.records import Measure
+from GlideRegLib.assurance.structures import structure_measures
+from GlideRegLib.assurance.subject import Subject
+from GlideRegLib.field import transform_points
+from GlideRegLib.geometry import Grid
+from GlideRegLib.volume import Volume
+
+GRID = Grid((48, 44, 40), (1.5, 2.0, 2.5), (-30.0, 40.0, 100.0))
+NAMES = {1: "heart", 2: "spinal cord"}
+
+
+def boxes(grid: Grid, *shifts: tuple[int, int, int]) -> Volume:
+    """Two boxes, labels 1 and 2, each shifted by voxels (x, y, z)."""
+    array = np.zeros(grid.shape, np.uint8)
+    for label, ((x, y, z), (a, b, c)) in enumerate(
+        zip(((10, 10, 8), (28, 24, 22)), shifts, strict=True), start=1
+    ):
+        array[z + c : z + c + 10, y + b : y + b + 9, x + a : x + a + 8] = label
+    return Volume(array, grid)
+
+
+def measured(subject: Subject) -> dict[tuple[str, str], Measure]:
+    found = structure_measures(subject, survey(subject))
+    return {(m.region, m.key): m for m in found}
+
+
+def test_every_structure_has_its_own_known_shift() -> None:
+    labels = boxes(GRID, (0, 0, 0), (0, 0, 0)), boxes(GRID, (2, -1, 0), (0, 3, -2))
+    found = measured(subject_of(affine(np.eye(3)), GRID, labels=labels, names=NAMES))
+    for name, shift in (("heart", (3.0, -2.0, 0.0)), ("spinal cord", (0.0, 6.0, -5.0))):
+        for axis, value in zip(("lr", "ap", "si"), shift, strict=True):
+            assert found[name, f"centroid_{axis}"].value == pytest.approx(value, abs=1e-6)
+            assert found[name, f"centroid_{axis}"].before == pytest.approx(value, abs=1e-6)
+            assert found[name, f"displacement_{axis}"].value == pytest.approx(0, abs=1e-6)
+        assert found[name, "centroid_shift"].value == pytest.approx(np.linalg.norm(shift))
+
+
+def test_a_field_that_moves_one_structure_brings_it_home_and_its_displacement_is_known() -> None:
+    labels = boxes(GRID, (0, 0, 0), (0, 0, 0)), boxes(GRID, (2, -1, 0), (0, 0, 0))
+    field = np.zeros((3, *GRID.shape))
+    field[0, :, :, :22], field[1, :, :, :22] = 3.0, -2.0
+    found = measured(subject_of(as_transform(field, GRID), GRID, labels=labels, names=NAMES))
+    assert found["heart", "dice"].value == 1.0
+    assert found["heart", "dice"].before == pytest.approx(2 * 6 * 8 / (2 * 8 * 9))
+    assert found["heart", "centroid_shift"].value == pytest.approx(0, abs=1e-6)
+    assert found["heart", "displacement_lr"].value == pytest.approx(3.0, abs=1e-5)
+    assert found["heart", "displacement_ap"].value == pytest.approx(-2.0, abs=1e-5)
+    assert found["spinal cord", "displacement_lr"].value == pytest.approx(0.0, abs=1e-6)
+
+
+def test_overlap_and_distances_are_those_of_simpleitk() -> None:
+    labels = boxes(GRID, (0, 0, 0), (0, 0, 0)), boxes(GRID, (2, -1, 1), (1, 3, -2))
+    found = measured(subject_of(affine(np.eye(3)), GRID, labels=labels, names=NAMES))
+    first, second = (volume.to_sitk() for volume in labels)
+    overlap = sitk.LabelOverlapMeasuresImageFilter()
+    overlap.Execute(first, second)
+    for label, name in NAMES.items():
+        assert found[name, "dice"].value == pytest.approx(overlap.GetDiceCoefficient(label))
+        contours = [sitk.LabelContour(image == label) for image in (first, second)]
+        pooled = []
+        for one, other in (contours, contours[::-1]):
+            distance = sitk.SignedMaurerDistanceMap(
+                other, squaredDistance=False, useImageSpacing=True
+            )
+            inside = sitk.GetArrayFromImage(one) > 0
+            pooled.append(np.abs(sitk.GetArrayFromImage(distance)[inside]))
+        pooled = np.concatenate(pooled)
+        # SimpleITK measures to the border of voxels' zero level, which lies on the contour voxels.
+        assert found[name, "mean_distance"].value == pytest.approx(pooled.mean(), abs=1e-3)
+        assert found[name, "hd95"].value == pytest.approx(np.percentile(pooled, 95), abs=1e-3)
+
+
+def test_growth_by_contours_and_by_the_jacobian_agree_for_a_scaling() -> None:
+    scale = np.diag([1.25, 1.0, 1.2])
+    center = np.array([-30.0 + 13.5 * 1.5, 40 + 14 * 2.0, 100 + 12.5 * 2.5])
+    transform = affine(scale, tuple(center - scale @ center))
+    fixed = boxes(GRID, (0, 0, 0), (0, 0, 0))
+    array = np.zeros(GRID.shape, np.uint8)
+    array[7:19, 10:19, 9:19] = 1  # 10 x 9 x 12 voxels of 8 x 9 x 10, the same center
+    subject = subject_of(transform, GRID, labels=(fixed, Volume(array, GRID)), names=NAMES)
+    found = measured(subject)
+    assert found["heart", "volume_change_jacobian"].value == pytest.approx(50.0, abs=0.05)
+    assert found["heart", "volume_change"].value == pytest.approx(50.0)
+    assert found["heart", "volume_disagreement"].value == pytest.approx(0.0, abs=0.05)
+    assert found["heart", "dice"].value > 0.95
+
+
+def test_folds_are_counted_per_structure() -> None:
+    field = np.zeros((3, *GRID.shape))
+    x = np.arange(-2, 3)
+    field[0, 12:14, 12, 13 + x] = (-1.2 * x * 1.5)[:, None]
+    labels = (boxes(GRID, (0, 0, 0), (0, 0, 0)),) * 2
+    found = measured(subject_of(as_transform(field, GRID), GRID, labels=labels, names=NAMES))
+    assert found["heart", "structure_folding"].value == pytest.approx(100 * 6 / (8 * 9 * 10))
+    assert found["spinal cord", "structure_folding"].value == 0
+
+
+def test_what_one_map_lacks_is_not_measured() -> None:
+    fixed, moving = boxes(GRID, (0, 0, 0), (0, 0, 0)), boxes(GRID, (0, 0, 0), (0, 0, 0))
+    only_first = Volume(np.where(moving.array == 1, moving.array, 0), GRID)
+    for labels, lacking in (((fixed, only_first), "moving"), ((only_first, fixed), "fixed")):
+        found = measured(subject_of(affine(np.eye(3)), GRID, labels=labels, names=NAMES))
+        assert found["heart", "dice"].value == 1.0
+        assert found["spinal cord", "dice"].value is None
+        assert lacking in found["spinal cord", "dice"].note
+
+
+def test_a_structure_that_left_the_fixed_image_overlaps_by_nothing() -> None:
+    labels = (boxes(GRID, (0, 0, 0), (0, 0, 0)),) * 2
+    found = measured(subject_of(affine(np.eye(3), (0, 0, 500.0)), GRID, labels=labels))
+    assert found["label 1", "dice"].value == 0.0
+    assert found["label 1", "mean_distance"].value is None
+    assert found["label 1", "centroid_shift"].value is None
+    assert found["label 1", "dice"].note
+
+
+def test_labels_may_lie_on_other_grids_in_other_frames() -> None:
+    """The same boxes drawn on a turned grid: all measures in LPS mm are the same within a voxel."""
+    turned = tilted_grid((70, 60, 60))
+    center = GRID.center
+    array = np.zeros(GRID.shape, np.uint8)
+    array[12:26, 14:30, 12:34] = 1
+    fixed = Volume(array, GRID)
+    shifted_origin = Grid(
+        turned.size,
+        turned.spacing,
+        tuple(np.asarray(turned.origin) + center - turned.center),
+        turned.direction,
+    )
+    moved = fixed.resampled(shifted_origin, affine(np.eye(3), (-4.0, 0.0, 0.0)), labels=True)
+    subject = subject_of(affine(np.eye(3), (4.0, 0.0, 0.0)), GRID, labels=(fixed, moved))
+    found = measured(subject)
+    assert found["label 1", "dice"].value > 0.93
+    assert found["label 1", "centroid_lr"].before == pytest.approx(4.0, abs=0.3)
+    assert found["label 1", "centroid_lr"].value == pytest.approx(0.0, abs=0.3)
+    centers = transform_points(subject.transform, center[None])
+    assert found["label 1", "displacement_lr"].value == pytest.approx((centers - center)[0, 0])
