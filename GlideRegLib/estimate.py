@@ -9,8 +9,8 @@ from .settings import Settings
 #: Testing/library/test_estimate.py): seconds per million voxels of the working grid without its
 #: full-resolution level and with it, seconds per million pixels that the encoder sees, and what
 #: does not depend on the size.
-_PER_MEGAVOXEL = 1.6
-_PER_MEGAVOXEL_FULL = 7.0
+_PER_MEGAVOXEL = 1.3
+_PER_MEGAVOXEL_FULL = 1.3
 _PER_ADAM_ITERATION = 0.05
 _PER_MEGAPIXEL = {"mobile_sam": 0.55, "lite_medsam": 4.0, "auto": 2.5}
 _PER_MEGAPIXEL_HIERA = 2.5

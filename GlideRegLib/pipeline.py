@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 #: Expected share of each stage in the run's time (CPU, seconds per million working voxels).
 _PLAN = {"prepare": 1.0, "align": 1.0, "encode": 40.0, "reduce": 4.0, "convex": 1.0}
-_PLAN_REFINE = {1: 6.0, 2: 1.0, 4: 0.3, 8: 0.1}
+_PLAN_REFINE = {1: 2.0, 2: 0.6, 4: 0.1, 8: 0.05}
 
 
 def register(

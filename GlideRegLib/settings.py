@@ -34,7 +34,9 @@ class FeatureSettings:
     cell in plane; ``input_side``: side of the encoder's square input in pixels instead (the
     paper: 1024). ``slice_mm``: slices are averaged to at most this thickness before they are
     encoded. ``ct_windows``: HU range of each of the three color channels. MIND ``radius`` and
-    ``dilation`` in voxels of the working grid.
+    ``dilation`` in voxels of the working grid. ``contrast_weight``: weight of the locally
+    normalized intensity beside the 12 channels of MIND (0: without), whose deviation below
+    ``contrast_floor`` (HU; MR: thousandths of the range) is taken for noise.
     """
 
     use: str = "both"
@@ -49,6 +51,8 @@ class FeatureSettings:
     cache: bool = True
     mind_radius: int = 1
     mind_dilation: int = 2
+    contrast_weight: float = 1.0
+    contrast_floor: float = 40.0
 
     def problems(self) -> list[str]:
         found = _choice("use", self.use, ("both", "global", "local"))
@@ -56,6 +60,8 @@ class FeatureSettings:
         found += _range("slice_mm", self.slice_mm, 0.5, 20)
         found += _range("mind_radius", self.mind_radius, 1, 4)
         found += _range("mind_dilation", self.mind_dilation, 1, 6)
+        found += _range("contrast_weight", self.contrast_weight, 0, 100)
+        found += _range("contrast_floor", self.contrast_floor, 1, 1000)
         if self.input_side is not None:
             found += _range("input_side", self.input_side, 64, 2048)
         if len(self.ct_windows) != 3 or any(low >= high for low, high in self.ct_windows):
@@ -131,8 +137,11 @@ class ConvexSettings:
 class Level:
     """One level of the Gauss-Newton refinement.
 
-    ``pooling`` of the working grid; ``alpha`` and ``beta`` weigh the global and local SSD (sums
-    over channels); ``bending`` is lambda for displacements in voxels of this level's grid.
+    ``pooling`` of the working grid whose features are compared. The field lives on the same grid,
+    but never on a finer one than the working grid pooled by 2. ``alpha`` and ``beta`` weigh the
+    global and local SSD (sums over channels); ``bending`` is lambda for displacements in voxels of
+    the field's grid. ``cg_iterations``: conjugate-gradient steps of an iteration; a coarse level
+    settles the smooth motion and needs more of them.
     """
 
     pooling: int
@@ -140,6 +149,7 @@ class Level:
     alpha: float
     beta: float
     bending: float
+    cg_iterations: int = 12
 
 
 @dataclass(frozen=True)
@@ -155,11 +165,10 @@ class RefineSettings:
 
     solver: str = "gauss-newton"
     levels: tuple[Level, ...] = (
-        Level(4, 6, 0.15, 1.0, 0.4),
-        Level(2, 8, 0.0, 1.0, 0.4),
-        Level(1, 4, 0.0, 1.0, 1.6),
+        Level(4, 6, 0.15, 1.0, 0.4, 60),
+        Level(2, 8, 0.0, 1.0, 0.4, 40),
+        Level(1, 4, 0.0, 1.0, 0.4, 12),
     )
-    cg_iterations: int = 12
     max_step: float = 1.5
     repair_below: float = 0.05
     landmark_sigma_mm: float = 2.0
@@ -182,7 +191,7 @@ class RefineSettings:
             for name in ("alpha", "beta"):
                 found += _range(name, getattr(level, name), 0, 1e3)
             found += _range("bending", level.bending, 1e-4, 1e4)
-        found += _range("cg_iterations", self.cg_iterations, 1, 500)
+            found += _range("cg_iterations", level.cg_iterations, 1, 500)
         found += _range("max_step", self.max_step, 0.1, 10)
         found += _range("repair_below", self.repair_below, 0, 0.5)
         found += _range("landmark_sigma_mm", self.landmark_sigma_mm, 0.1, 50)
@@ -231,7 +240,6 @@ class Settings:
                 preset_name=name,
                 grid=GridSettings(spacing_mm=2.0),
                 features=FeatureSettings(cell_mm=8.0),
-                refine=RefineSettings(levels=RefineSettings().levels[:2]),
             )
         if name == "fine":
             return cls(preset_name=name, grid=GridSettings(spacing_mm=1.0))
@@ -239,7 +247,7 @@ class Settings:
             return cls(
                 preset_name=name,
                 grid=GridSettings(spacing_mm=1.0),
-                features=FeatureSettings(input_side=1024, slice_mm=1.0),
+                features=FeatureSettings(input_side=1024, slice_mm=1.0, contrast_weight=0.0),
                 reduction=ReductionSettings(literal=True, steps_per_update=1, warm_up=0),
                 convex=ConvexSettings(global_levels=((6, 4),), local_levels=((6, 4),)),
                 refine=RefineSettings(solver="adam", repair_below=0.0),
@@ -344,7 +352,8 @@ def _typed(kind: typing.Any, value: object, where: str) -> object:
         return tuple(_typed(k, v, where) for k, v in zip(each, value, strict=True))
     if kind is Level and isinstance(value, dict):
         kinds = _kinds(Level, value, where)
-        missing = [name for name in kinds if name not in value]
+        required = [f.name for f in dataclasses.fields(Level) if f.default is dataclasses.MISSING]
+        missing = [name for name in required if name not in value]
         if missing:
             raise SettingsError(f"{where} lacks {', '.join(missing)} in {value!r}.")
         return Level(**{n: _typed(kinds[n], v, f"'{n}' of {where}") for n, v in value.items()})

@@ -52,8 +52,9 @@ def short(preset: str, encoder: str, spacing: float) -> Settings:
         device="cpu",
         threads=2,
     )
-    levels = tuple(replace(level, iterations=1) for level in base.refine.levels)
-    return replace(base, refine=replace(base.refine, levels=levels, cg_iterations=2))
+    levels = base.refine.levels
+    levels = tuple(replace(level, iterations=1, cg_iterations=2) for level in levels)
+    return replace(base, refine=replace(base.refine, levels=levels))
 
 
 def run_child(fixed: Path, moving: Path, settings: dict) -> None:

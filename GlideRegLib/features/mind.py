@@ -47,13 +47,15 @@ def mind_ssc(
     dilation: int = 2,
     pool: int = 1,
     check: Callable[[], None] = lambda: None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """MIND-SSC descriptors of an image (Z, Y, X), averaged over blocks of ``pool``^3 voxels.
 
     ``radius`` of the box patch and ``dilation`` of the neighborhood are in voxels. Returns
     (12, Z/pool, Y/pool, X/pool) float32 with values in (0, 1]; a remainder at the far end is
     dropped. Works slab by slab: the full-resolution 12-channel volume never exists. ``check`` is
-    called between slabs and may raise to cancel.
+    called between slabs and may raise to cancel. ``out`` receives the result, in its own type and
+    memory layout, when it is given.
     """
     size = [n // pool * pool for n in image.shape]
     margin = 2 * dilation + radius
@@ -73,7 +75,8 @@ def mind_ssc(
         check()
         total += float(distances(start).sum(dtype=torch.float64))
     mean_variance = total / (12 * math.prod(size))
-    out = image.new_empty((12, *(n // pool for n in size)), dtype=torch.float32)
+    if out is None:
+        out = image.new_empty((12, *(n // pool for n in size)), dtype=torch.float32)
     for start in starts:
         check()
         d = distances(start)

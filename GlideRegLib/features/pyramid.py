@@ -13,6 +13,7 @@ from ..optimize.point_term import PointTerm
 from ..optimize.warping import pool
 from ..prepare import Prepared
 from ..settings import FeatureSettings
+from .local_contrast import LEAST_CORRELATION, correlation, local_contrast
 from .mind import mind_ssc
 from .reduction import ReducedFeatures
 
@@ -43,6 +44,7 @@ class FeaturePyramid:
         self._trust = trust
         self._tissue = prepared.fixed_mask.float() * trust[0]
         self._settings = settings
+        self._contrast_weight = self._usable_contrast()
         self._check = check
         self._base: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._latents: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -77,7 +79,7 @@ class FeaturePyramid:
         return PointTerm(self.landmarks, self.grid_at(pooling), self._sigma_mm, self.device)
 
     def local(self, pooling: int, weight: float = 1.0) -> FeaturePair:
-        """MIND-SSC (12, Z, Y, X) of both images on the pooled grid."""
+        """MIND-SSC and local contrast (12 or 13, Z, Y, X) of both images on the pooled grid."""
         # Even factors share one volume at half resolution; others are computed when asked for.
         base = 2 if pooling % 2 == 0 else pooling
         features = self._base.get(base) or self._compute(base)
@@ -94,8 +96,35 @@ class FeaturePyramid:
         return FeaturePair(fixed, moving, weight)
 
     def _compute(self, pooling: int) -> tuple[torch.Tensor, torch.Tensor]:
-        radius, dilation = self._settings.mind_radius, self._settings.mind_dilation
-        fixed, moving = (
-            mind_ssc(image, radius, dilation, pooling, self._check) for image in self._images
-        )
+        fixed, moving = (self._descriptors(image, pooling) for image in self._images)
         return fixed, moving
+
+    def _descriptors(self, image: torch.Tensor, pooling: int) -> torch.Tensor:
+        """The local features of one image. At full resolution they are what takes the memory: half
+        precision, and channels last as the solver reads them, so that it needs no copy."""
+        channels = 13 if self._contrast_weight > 0 else 12
+        shape = tuple(n // pooling for n in image.shape)
+        if pooling == 1:
+            out = image.new_empty((*shape, channels), dtype=torch.float16).permute(3, 0, 1, 2)
+        else:
+            out = image.new_empty((channels, *shape), dtype=torch.float32)
+        chosen = self._settings
+        mind_ssc(image, chosen.mind_radius, chosen.mind_dilation, pooling, self._check, out[:12])
+        if channels > 12:
+            contrast = local_contrast(image, chosen.contrast_floor, pooling, self._check)
+            out[12:] = contrast.mul_(self._contrast_weight**0.5)
+        return out
+
+    def _usable_contrast(self) -> float:
+        """The weight of local contrast: none when equal tissue differs in brightness (two MR
+        sequences), which MIND does not mind."""
+        if self._settings.contrast_weight == 0:
+            return 0.0
+        both = [pool(image[None], 4)[0] for image in self._images]
+        found = correlation(*both, pool(self._tissue[None], 4)[0])
+        return self._settings.contrast_weight if found >= LEAST_CORRELATION else 0.0
+
+    @property
+    def compares_contrast(self) -> bool:
+        """Whether local contrast takes part beside MIND."""
+        return self._contrast_weight > 0

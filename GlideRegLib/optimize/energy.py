@@ -1,6 +1,7 @@
 """The energy: weighted SSD of features plus bending, and the operators that its solvers share.
 
-E(u) = mean_x w(x) sum_g a_g sum_c (M_c(x + u) - F_c(x))^2 + lambda mean_x |laplacian u|^2,
+E(u) = mean_x w(x) sum_g a_g sum_c (M_c(x + u) - F_c(x))^2
+       + lambda mean_x (|laplacian u|^2 + MEMBRANE |gradient u|^2),
 with u in voxels of the grid (so lambda belongs to the grid's spacing) and a_g the weight of the
 feature group g (global: alpha, local: beta).
 """
@@ -13,8 +14,13 @@ import torch
 
 from .warping import warp
 
-#: Largest diagonal entry of the squared graph Laplacian in 3-D (preconditioner).
-BILAPLACIAN_DIAGONAL = 42.0
+#: Share of the first derivative in the regularizer. Harmonic fields do not bend: without it, the
+#: field grows without limit where no data hold it (outside the moving image's field of view).
+MEMBRANE = 0.1
+
+#: Largest diagonal entry of the regularizer's matrix in 3-D: of the squared graph Laplacian and of
+#: the Laplacian itself (preconditioner).
+ROUGHNESS_DIAGONAL = 42.0 + 6.0 * MEMBRANE
 
 #: Share of the local energy by which a field that the global features guided must beat the one
 #: without them. Less is noise: on the phantom such differences do not predict the true error.
@@ -41,9 +47,10 @@ def laplacian(values: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def bilaplacian(values: torch.Tensor) -> torch.Tensor:
-    """The gradient of half the bending energy |laplacian u|^2."""
-    return laplacian(laplacian(values))
+def roughness(values: torch.Tensor) -> torch.Tensor:
+    """The gradient of half the regularizer, |laplacian u|^2 + MEMBRANE |gradient u|^2."""
+    bent = laplacian(values)
+    return laplacian(bent.add_(values, alpha=MEMBRANE))
 
 
 def energy(
@@ -52,9 +59,10 @@ def energy(
     bending: float,
     weight: torch.Tensor | None = None,
 ) -> tuple[float, float]:
-    """(data term, bending term) of the energy at ``displacement`` (3, Z, Y, X) in voxels."""
+    """(data term, regularizer) of the energy at ``displacement`` (3, Z, Y, X) in voxels."""
     data = 0.0
     for pair in pairs:
         squared = (warp(pair.moving, displacement) - pair.fixed).square().sum(dim=0)
         data += pair.weight * float((squared if weight is None else squared * weight).mean())
-    return data, bending * float(laplacian(displacement).square().sum(dim=0).mean())
+    rough = (displacement * roughness(displacement)).sum(dim=0).mean()
+    return data, bending * float(rough)

@@ -16,6 +16,9 @@ from .warping import box_filter, resize_displacement, warp
 
 #: Mean step (voxels) under which a level is finished.
 _FINISHED = 0.01
+#: The field's grid is the working grid pooled by this, or coarser. Finer features still pull at it:
+#: the field is smooth between such nodes, and the equations are eight times fewer (README).
+FINEST_FIELD = 2
 #: Local-only iterations after those that the global features guided.
 _POLISH = 4
 
@@ -30,8 +33,8 @@ def refine(
 ) -> tuple[torch.Tensor, int]:
     """Refines the start (or the better of two), level by level.
 
-    Returns the displacement (3, Z, Y, X) in voxels of the last level's grid, and that level's
-    pooling factor.
+    Returns the displacement (3, Z, Y, X) in voxels of the last field grid, and the pooling factor
+    of that grid.
     """
     if settings.solver == "adam":
         start = starts.best_informed
@@ -50,7 +53,7 @@ def refine(
     for level, share in zip(levels[1:], shares[1:], strict=True):
         displacement = _level(pyramid, displacement, level, settings, progress, (done, share))
         done += share
-    return displacement, levels[-1].pooling
+    return displacement, field_pooling(levels[-1])
 
 
 def effective_levels(levels: tuple[Level, ...], use_global: bool, use_local: bool) -> list[Level]:
@@ -60,13 +63,15 @@ def effective_levels(levels: tuple[Level, ...], use_global: bool, use_local: boo
     voxels wide); with local features they take part where ``alpha`` says.
     """
     if use_local:
-        return [
-            Level(v.pooling, v.iterations, v.alpha if use_global else 0.0, v.beta, v.bending)
-            for v in levels
-        ]
+        return [replace(v, alpha=v.alpha if use_global else 0.0) for v in levels]
     alpha = max(level.alpha for level in levels) or 0.15
     kept = [level for level in levels if level.pooling > 1] or list(levels)
-    return [Level(v.pooling, v.iterations, alpha, 0.0, v.bending) for v in kept]
+    return [replace(v, alpha=alpha, beta=0.0) for v in kept]
+
+
+def field_pooling(level: Level) -> int:
+    """Pooling factor of the grid on which a level's field lives."""
+    return max(level.pooling, FINEST_FIELD)
 
 
 def _better_of_two(
@@ -120,19 +125,18 @@ def _level(
     progress: Progress,
     share: tuple[float, float],
 ) -> torch.Tensor:
-    """Gauss-Newton on one level's grid; ``share`` is (begin, length) of the stage's progress."""
-    displacement = resize_displacement(displacement, pyramid.grid_at(level.pooling).shape)
-    pairs = _pairs(pyramid, level.pooling, level.alpha, level.beta)
-    trust = pyramid.trust_at(level.pooling)
-    points = pyramid.points_at(level.pooling)
+    """Gauss-Newton on one level; ``share`` is (begin, length) of the stage's progress."""
+    on_field = field_pooling(level)
+    displacement = resize_displacement(displacement, pyramid.grid_at(on_field).shape)
     solver = GaussNewton(
-        pairs,
+        _pairs(pyramid, level.pooling, level.alpha, level.beta),
         level.bending,
-        *trust,
-        settings.cg_iterations,
+        *pyramid.trust_at(level.pooling),
+        level.cg_iterations,
         settings.max_step,
         progress.check,
-        points,
+        pyramid.points_at(on_field),
+        on_field // level.pooling,
     )
     learns = level.alpha > 0 and pyramid.reduced is not None and pyramid.reduced.learns
     for iteration in range(level.iterations):

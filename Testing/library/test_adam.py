@@ -174,7 +174,7 @@ def test_finer_levels_bring_the_field_nearer_to_the_truth(pair: tuple) -> None:
     errors = []
     for poolings in ((4,), (4, 2), (4, 2, 1)):
         found, pooling = refine(features, start(), levels(*poolings), False, True, Progress())
-        assert pooling == poolings[-1]
+        assert pooling == max(poolings[-1], 2)  # the finest grid that a field lives on
         assert found.shape[1:] == features.grid_at(pooling).shape
         errors.append(error_of(found))
     assert errors == sorted(errors, reverse=True)

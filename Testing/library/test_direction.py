@@ -227,7 +227,7 @@ def test_what_the_masks_leave_out_does_not_count() -> None:
     assert errors.mean() < 0.6
     plain = register(fixed, moving, SETTINGS)
     unmasked = np.linalg.norm(plain.transform_points(points) - points - shift, axis=1)
-    assert unmasked.mean() > 1.5 * errors.mean()
+    assert unmasked.mean() > 1.3 * errors.mean()
 
 
 def test_identical_images_give_no_motion() -> None:

@@ -11,7 +11,13 @@ from scipy import ndimage
 from GlideRegLib.errors import Cancelled
 from GlideRegLib.field import jacobian_determinant
 from GlideRegLib.geometry import Grid, index_tensor
-from GlideRegLib.optimize.energy import FeaturePair, bilaplacian, energy, laplacian
+from GlideRegLib.optimize.energy import (
+    MEMBRANE,
+    FeaturePair,
+    energy,
+    laplacian,
+    roughness,
+)
 from GlideRegLib.optimize.gauss_newton import (
     _UPPER,
     DAMPING,
@@ -20,7 +26,7 @@ from GlideRegLib.optimize.gauss_newton import (
     _Lookup,
     _Table,
 )
-from GlideRegLib.optimize.warping import warp
+from GlideRegLib.optimize.warping import pool, resize_displacement, warp
 
 TINY = (4, 3, 5)
 
@@ -51,8 +57,8 @@ def dense_system(equations: NormalEquations) -> np.ndarray:
     """The same equations as one matrix over all voxels and components (x, y, z slowest)."""
     shape = tuple(equations.right.shape[1:])
     voxels = int(np.prod(shape))
-    squared = dense_laplacian(shape) @ dense_laplacian(shape)
-    system = np.kron(np.eye(3), equations.bending * squared)
+    first = dense_laplacian(shape)
+    system = np.kron(np.eye(3), equations.bending * (first @ first + MEMBRANE * first))
     for entry, (i, j) in zip(equations.matrix.double().numpy(), _UPPER, strict=True):
         for a, b in {(i, j), (j, i)}:
             block = slice(a * voxels, (a + 1) * voxels), slice(b * voxels, (b + 1) * voxels)
@@ -74,10 +80,11 @@ def test_the_laplacian_is_the_graph_laplacian_with_free_borders(shape: tuple) ->
     np.testing.assert_allclose(laplacian(values).reshape(3, -1).numpy(), expected, atol=1e-5)
 
 
-def test_the_bilaplacian_is_the_gradient_of_half_the_bending_energy() -> None:
+def test_the_roughness_is_the_gradient_of_half_the_regularizer() -> None:
     u = noise(3, 6, 5, 7).double().requires_grad_(True)
-    (0.5 * laplacian(u).square().sum()).backward()
-    torch.testing.assert_close(bilaplacian(u.detach()), u.grad)
+    slopes = sum(u.diff(dim=dim).square().sum() for dim in (1, 2, 3))
+    (0.5 * (laplacian(u).square().sum() + MEMBRANE * slopes)).backward()
+    torch.testing.assert_close(roughness(u.detach()), u.grad)
 
 
 def test_a_translation_bends_nothing() -> None:
@@ -177,7 +184,7 @@ def test_the_equations_of_a_step_equal_their_definition_for_any_slabs() -> None:
             residual = warped_channel - fixed_channel
             right -= pair.weight * trust * gradient * residual
             matrix += pair.weight * trust * gradient[:, None] * gradient[None]
-    right -= 0.3 * bilaplacian(u).numpy()
+    right -= 0.3 * roughness(u).numpy()
     for entry, (i, j) in zip(found.matrix.numpy(), _UPPER, strict=True):
         np.testing.assert_allclose(entry, matrix[i, j] + (DAMPING if i == j else 0), atol=1e-4)
     np.testing.assert_allclose(found.right.numpy(), right, atol=1e-4)
@@ -200,8 +207,9 @@ def test_the_energy_is_what_its_formula_says() -> None:
             warped = ndimage.map_coordinates(moving, position, order=1, mode="nearest")
             expected += pair.weight * (weight.numpy() * (warped - fixed) ** 2).mean()
     assert data == pytest.approx(expected, rel=1e-4)
-    bent = np.square(u.reshape(3, -1).numpy() @ dense_laplacian(shape)).sum(axis=0).mean()
-    assert bending == pytest.approx(0.3 * bent, rel=1e-4)
+    flat, matrix = u.reshape(3, -1).numpy(), dense_laplacian(shape)
+    rough = np.square(flat @ matrix) + MEMBRANE * flat * (flat @ matrix)
+    assert bending == pytest.approx(0.3 * rough.sum(axis=0).mean(), rel=1e-4)
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -371,3 +379,43 @@ def test_a_wish_to_cancel_is_heard_inside_a_step(known_pair: FeaturePair) -> Non
 
     with pytest.raises(Cancelled):
         GaussNewton([known_pair], 0.1, check=check).step(torch.zeros(3, *SHAPE))
+
+
+# --- features finer than the field ----------------------------------------------------------------
+
+
+def test_finer_features_give_each_field_voxel_the_mean_of_their_equations() -> None:
+    """The energy is a mean over voxels; one field voxel of motion is two of the features'."""
+    shape, field = (12, 8, 10), (6, 4, 5)
+    pair = FeaturePair(noise(3, *shape, seed=1), noise(3, *shape, seed=2), 0.7)
+    weight = torch.rand(shape, generator=torch.Generator().manual_seed(5))
+    u = 0.3 * noise(3, *field, seed=7)
+    found = GaussNewton([pair], 0.3, weight, finer=2)._assemble(u)
+    assert found.matrix.shape == (6, *field)
+    fine = GaussNewton([pair], 0.0, weight)._assemble(resize_displacement(u, shape))
+    damping = torch.tensor([DAMPING, 0, 0, DAMPING, 0, DAMPING]).view(6, 1, 1, 1)
+    expected = 4 * pool(fine.matrix - damping, 2) + damping
+    torch.testing.assert_close(found.matrix, expected, atol=1e-4, rtol=1e-4)
+    right = 2 * pool(fine.right, 2) - 0.3 * roughness(u)
+    torch.testing.assert_close(found.right, right, atol=1e-4, rtol=1e-4)
+
+
+def test_a_known_deformation_is_found_on_half_as_fine_a_field(known_pair: FeaturePair) -> None:
+    truth = known_deformation()
+    half = tuple(n // 2 for n in SHAPE)
+    solver = GaussNewton([known_pair], 0.1, finer=2)
+    u = torch.zeros(3, *half)
+    for _ in range(12):
+        u, _ = solver.step(u)
+    error = inner(resize_displacement(u, SHAPE) - truth).norm(dim=0)
+    assert float(error.mean()) < 0.08
+    assert float(error.max()) < 0.4
+
+
+def test_half_precision_features_give_the_same_step(known_pair: FeaturePair) -> None:
+    start = 0.5 * known_deformation()
+    half = FeaturePair(known_pair.fixed.half(), known_pair.moving.half())
+    expected, _ = GaussNewton([known_pair], 0.1).step(start)
+    found, _ = GaussNewton([half], 0.1).step(start)
+    assert float((found - expected).abs().max()) < 0.02
+    assert found.dtype == torch.float32

@@ -29,8 +29,9 @@ def chosen(preset: str = "standard", **changes: object) -> Settings:
 def quick(preset: str, spacing: float, **changes: object) -> Settings:
     """Few iterations: they cost time, not memory."""
     settings = chosen(preset, features=LOCAL, grid={"spacing_mm": spacing}, **changes)
-    levels = tuple(replace(level, iterations=1) for level in settings.refine.levels)
-    refine = replace(settings.refine, levels=levels, cg_iterations=2)
+    levels = settings.refine.levels
+    levels = tuple(replace(level, iterations=1, cg_iterations=2) for level in levels)
+    refine = replace(settings.refine, levels=levels)
     return replace(settings, refine=refine, convex=replace(settings.convex, consistency_steps=1))
 
 

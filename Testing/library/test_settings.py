@@ -77,9 +77,9 @@ def test_changed_settings_survive_json() -> None:
 
 
 def test_what_json_does_not_name_keeps_the_value_of_its_preset() -> None:
-    settings = Settings.from_dict({"preset_name": "fast", "refine": {"cg_iterations": 20}})
+    settings = Settings.from_dict({"preset_name": "fast", "refine": {"max_step": 2.0}})
     assert settings.grid.spacing_mm == 2.0
-    assert settings.refine.cg_iterations == 20
+    assert settings.refine.max_step == 2.0
     assert settings.refine.levels == Settings.preset("fast").refine.levels
     assert Settings.from_dict({}) == Settings()
 
@@ -225,7 +225,8 @@ OUT_OF_RANGE = [
         },
     },
     {"features": {"use": "local"}, "refine": {"solver": "adam", "adam_beta": 0.0}},
-    {"refine": {"cg_iterations": 0}},
+    {"features": {"contrast_weight": -1}},
+    {"features": {"contrast_floor": 0}},
     {"refine": {"max_step": 0.0}},
     {"refine": {"repair_below": 1.0}},
     {"refine": {"adam_iterations": 0}},
