@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from . import __version__, machine
 from .cli_assess import assess
+from .cli_commission import commission
 from .cli_options import Device, Landmarks, Preset, cancel_wish, settings_from, write_json
 from .cli_propagate import propagate
 from .cli_track import track
@@ -36,6 +37,7 @@ app.add_typer(weights_app, name="weights")
 app.command()(assess)
 app.command()(track)
 app.command()(propagate)
+app.command()(commission)
 
 Constraints = Annotated[
     list[str] | None,

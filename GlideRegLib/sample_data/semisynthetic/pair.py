@@ -174,8 +174,8 @@ def _assemble(
             f"in the lungs; lung density follows the volume, {chosen.noise:g} HU of independent "
             "noise on both."
         ),
-        fixed=Volume(_with_noise(fixed, chosen.noise, rng), grid),
-        moving=Volume(_with_noise(image.array, chosen.noise, rng), image.grid),
+        fixed=Volume(with_noise(fixed, chosen.noise, rng), grid),
+        moving=Volume(with_noise(image.array, chosen.noise, rng), image.grid),
         fixed_labels=Volume(_nearest(labels.array, index), grid),
         moving_labels=labels,
         label_names=dict(label_names or {}),
@@ -245,7 +245,8 @@ def _with_density(fixed: np.ndarray, jacobian: np.ndarray, lungs: np.ndarray) ->
     return fixed + tissue * (fixed + 1000) * (np.clip(jacobian, 0.4, 2.5) - 1)
 
 
-def _with_noise(image: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+def with_noise(image: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """The image (Z, Y, X) in HU with grainy noise of a standard deviation of ``noise`` HU."""
     grain = gaussian_filter(rng.standard_normal(image.shape, dtype=np.float32), 0.6)
     return np.clip(image + grain * np.float32(noise / grain.std()), *_HU_RANGE).astype(np.float32)
 

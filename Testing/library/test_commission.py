@@ -1,0 +1,260 @@
+"""Commissioning: known fields on a CT, registered back, judged against the truth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from known_scenes import rotation
+
+from GlideRegLib.cli import main
+from GlideRegLib.commission.cases import KnownCase, make_case, usable_ct
+from GlideRegLib.commission.measures import Limits, error_map, judge, overall, summarize_case
+from GlideRegLib.errors import InputError, SettingsError
+from GlideRegLib.field import DisplacementField
+from GlideRegLib.geometry import Grid
+from GlideRegLib.result import Result
+from GlideRegLib.sample_data.phantom import PhantomPair
+from GlideRegLib.volume import Volume, read_volume, write_volume
+
+GRID = Grid((40, 36, 32), (3.0, 3.0, 3.0), (-58.5, -52.5, -46.5))
+
+
+@pytest.fixture(scope="module")
+def ct(small_pair: PhantomPair) -> Volume:
+    """The phantom's moving image: a chest of 4 mm voxels with lungs, spine and vessels."""
+    return small_pair.moving
+
+
+# --- measures on a result whose error is known ------------------------------------------------
+
+
+def known_case(shift: tuple[float, float, float]) -> KnownCase:
+    """A body of 0 HU in every voxel that moved by ``shift`` mm."""
+    body = Volume(np.zeros(GRID.shape, np.float32), GRID)
+    truth = np.empty((3, *GRID.shape), np.float32)
+    truth[:] = np.reshape(shift, (3, 1, 1, 1))
+    return KnownCase("made up", "a shift", body, body, truth, 1.0)
+
+
+def result_with(vectors: np.ndarray) -> Result:
+    field = DisplacementField(torch.from_numpy(vectors.astype(np.float32)), GRID)
+    result = Result(field, np.eye(4), GRID, np.ones(GRID.shape, bool), "ct", -1024.0)
+    result.report.update(
+        quality={
+            "folding_percent": {"body": 0.0, "grid": 0.0},
+            "jacobian": {"min": 0.9},
+            "inverse_consistency_mm": {"mean": 0.0, "p95": 0.0, "max": 0.0},
+        },
+        cost={},
+    )
+    return result
+
+
+def test_the_error_is_the_distance_from_the_truth() -> None:
+    """True 6 mm along x; found 6, 3 and 4 mm along all axes: 5 mm off everywhere."""
+    case = known_case((6.0, 0.0, 0.0))
+    found = case.displacement + np.reshape((0.0, 3.0, 4.0), (3, 1, 1, 1))
+    errors, regions = error_map(case, result_with(found))
+    assert np.allclose(errors, 5.0, atol=1e-4)
+    # The last two voxels along x leave the moving image.
+    assert regions["body"][:, :, :-2].all() and not regions["body"][:, :, -2:].any()
+    inner = np.argwhere(regions["away from the ends"])
+    assert inner.min(axis=0).tolist() == [5, 5, 5]
+    assert inner.max(axis=0).tolist() == [26, 30, 32]  # 15 mm, and 2 voxels more along x
+
+
+def test_the_table_holds_every_share(tmp_path: Path) -> None:
+    """A tenth of the slices is 4 mm off, the rest exact; motion of 3 and 12 mm."""
+    case = known_case((3.0, 0.0, 0.0))
+    case.displacement[0, :, :18] = -12.0
+    found = case.displacement.copy()
+    found[2, :16] += 4.0
+    summary, errors = summarize_case(case, result_with(found), Limits())
+    body = summary["error_mm"]["body"]
+    assert body["mean"] == pytest.approx(2.0, abs=1e-3)
+    assert body["max"] == pytest.approx(4.0, abs=1e-3)
+    assert summary["within_percent"]["body"] == {"1": 50.0, "2": 50.0, "3": 50.0}
+    rows = {row["from_mm"]: row for row in summary["by_motion"]}
+    assert set(rows) == {2.0, 10.0}
+    assert sum(row["n"] for row in rows.values()) == body["n"]
+    assert rows[2.0]["n"] == 32 * 18 * 39 and rows[10.0]["n"] == 32 * 18 * 36
+    assert summary["share_within_tenths_percent"][39] == pytest.approx(50.0)
+    assert summary["share_within_tenths_percent"][41] == pytest.approx(100.0)
+    assert errors[0].max() == 4.0 and errors[20].max() == 0
+    assert summary["worst_point_lps_mm"][2] <= GRID.to_physical(np.array([[0, 0, 15.0]]))[0, 2]
+    assert summary["verdict"] == "not compliant"
+
+
+def judged(errors: np.ndarray, folds: float = 0.0) -> list[str]:
+    summary = {"folding_percent": {"body": folds}}
+    return [row["status"] for row in judge(summary, errors, Limits())]
+
+
+def test_limits_are_those_that_are_stated() -> None:
+    good = np.full(1000, 0.5)
+    assert judged(good) == ["compliant"] * 3
+    some = good.copy()
+    some[:50] = 2.5  # exactly 95 % within 2 mm
+    assert judged(some) == ["compliant"] * 3
+    some[50] = 2.5
+    assert judged(some) == ["not compliant", "compliant", "compliant"]
+    some = good.copy()
+    some[0] = 5.0
+    assert judged(some) == ["compliant", "not compliant", "compliant"]
+    assert judged(good, folds=0.001) == ["compliant", "compliant", "not compliant"]
+
+
+def test_what_was_not_measured_is_not_verified() -> None:
+    assert judged(np.zeros(0)) == ["not verified"]
+    assert overall([]) == "not verified"
+    verdicts = [{"verdict": "compliant"}, {"verdict": "not verified"}]
+    assert overall(verdicts) == "not verified"
+    assert overall([*verdicts, {"verdict": "not compliant"}]) == "not compliant"
+
+
+# --- the known pairs --------------------------------------------------------------------------
+
+
+def at(volume: Volume, points: np.ndarray) -> np.ndarray:
+    image = volume.to_sitk()
+    return np.array([image.EvaluateAtPhysicalPoint(p, sitk.sitkLinear) for p in points.tolist()])
+
+
+@pytest.mark.parametrize("name", ["rigid", "small"])
+def test_fixed_and_moving_belong_together_by_the_truth(ct: Volume, name: str) -> None:
+    """Fixed values are moving values at the partners, but for noise, density and sampling."""
+    case = make_case(name, ct)
+    z, y, x = (np.array([0.35, 0.5, 0.65]) * n for n in case.fixed.grid.shape)
+    index = np.rint(np.stack(np.meshgrid(x, y, z), axis=-1).reshape(-1, 3)).astype(int)
+    points = case.fixed.grid.to_physical(index.astype(float))
+    shift = case.displacement[:, index[:, 2], index[:, 1], index[:, 0]].T
+    fixed, partner = at(case.fixed, points), at(case.moving, points + shift)
+    unmoved = at(case.moving, points)
+    assert np.median(np.abs(fixed - partner)) < 60
+    assert np.mean(np.abs(fixed - partner)) < 0.7 * np.mean(np.abs(fixed - unmoved))
+    assert np.linalg.norm(shift, axis=1).max() > 3
+
+
+def test_the_rigid_case_is_rigid(ct: Volume) -> None:
+    case = make_case("rigid", ct)
+    gradient = [np.gradient(case.displacement, axis=axis)[:, 5, 5, 5] for axis in (3, 2, 1)]
+    turn = np.eye(3) + np.stack(gradient, axis=1) / np.asarray(case.fixed.grid.spacing)
+    assert np.allclose(turn @ turn.T, np.eye(3), atol=1e-4)
+    degrees = np.degrees(np.arccos((np.trace(turn) - 1) / 2))
+    assert degrees == pytest.approx(3.5, abs=0.02)  # as its description says
+
+
+def test_flipped_axes_are_put_in_order(ct: Volume) -> None:
+    flipped = Volume.from_sitk(sitk.DICOMOrient(ct.to_sitk(), "RAS"))
+    turned, notes = usable_ct(replace(flipped, sha256="x"))
+    assert not notes and turned.sha256 == "x"
+    assert turned.grid.is_close(ct.grid) and np.array_equal(turned.array, ct.array)
+
+
+def test_tilted_scans_are_resampled_and_it_is_said(ct: Volume) -> None:
+    tilted = replace(ct.grid, direction=tuple(rotation((5, 0, 0)).ravel().tolist()))
+    turned, notes = usable_ct(Volume(ct.array, tilted))
+    assert "tilted" in notes[0]
+    assert np.allclose(turned.grid.direction_matrix, np.eye(3))
+    steps = np.random.default_rng(0).uniform(-60, 60, (200, 3))
+    inside = tilted.center + steps
+    difference = at(turned, inside) - at(Volume(ct.array, tilted), inside)
+    assert np.median(np.abs(difference)) < 20
+
+
+def test_mr_gets_a_sentence() -> None:
+    rng = np.random.default_rng(0)
+    image = Volume(rng.uniform(0, 900, GRID.shape).astype(np.float32), GRID)
+    with pytest.raises(InputError, match="Commissioning needs a CT"):
+        usable_ct(image)
+
+
+def test_a_ct_without_lungs_gets_a_sentence() -> None:
+    z, y, x = np.indices(GRID.shape)
+    ball = (z - 16) ** 2 + (y - 18) ** 2 + (x - 20) ** 2 < 12**2
+    image = Volume(np.where(ball, 40.0, -1000.0).astype(np.float32), GRID)
+    with pytest.raises(InputError, match="No lungs were found"):
+        make_case("small", usable_ct(image)[0])
+
+
+def test_unknown_cases_get_a_sentence(ct: Volume) -> None:
+    with pytest.raises(SettingsError, match="choose from rigid, small, medium, large"):
+        make_case("huge", ct)
+
+
+@pytest.mark.parametrize("limits", [(0, 2, 5), (101, 2, 5), (95, 0, 5), (95, 6, 5)])
+def test_senseless_limits_get_a_sentence(limits: tuple) -> None:
+    with pytest.raises(SettingsError, match="The limits need"):
+        Limits(*limits)
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(ct: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whole run on the phantom: two cases, a coarse grid, local features."""
+    folder = tmp_path_factory.mktemp("commission")
+    write_volume(folder / "Doe_Jane.nii.gz", ct, np.int16)
+    (folder / "s.json").write_text(json.dumps({"grid": {"spacing_mm": 4.0}}))
+    arguments = ["commission", str(folder / "Doe_Jane.nii.gz"), "--preset", "fast"]
+    arguments += ["--encoder", "none", "--threads", "1", "--settings", str(folder / "s.json")]
+    arguments += ["--cases", "small", "--cases", "rigid", "-o", str(folder / "out")]
+    assert main(arguments) == 0
+    return folder / "out"
+
+
+def test_everything_is_written(run: Path) -> None:
+    assert {path.name for path in run.iterdir()} == {
+        *("commission.json", "report.html"),
+        *("error_rigid.nii.gz", "error_small.nii.gz"),
+    }
+    text = (run / "commission.json").read_text()
+    assert "Jane" not in text and "Jane" not in (run / "report.html").read_text()
+    report = json.loads(text)
+    assert [case["name"] for case in report["cases"]] == ["rigid", "small"]
+    assert report["not_run"] == ["medium", "large"]
+    assert len(report["provenance"]["image"]["sha256"]) == 64
+
+
+def test_the_registration_is_better_than_none(run: Path) -> None:
+    for case in json.loads((run / "commission.json").read_text())["cases"]:
+        body, motion = case["error_mm"]["body"], case["motion_mm"]["body"]
+        assert body["mean"] < 0.5 * motion["mean"], case["name"]
+        assert body["n"] > 10_000 and motion["max"] > 5
+
+
+def test_the_map_holds_what_the_table_says(run: Path) -> None:
+    for case in json.loads((run / "commission.json").read_text())["cases"]:
+        image = read_volume(run / f"error_{case['name']}.nii.gz")
+        body = case["error_mm"]["body"]
+        assert image.array.max() == pytest.approx(body["max"], abs=0.006)
+        assert image.array.sum() / body["n"] == pytest.approx(body["mean"], abs=0.006)
+        worst = image.grid.to_index(np.array([case["worst_point_lps_mm"]]))[0].round().astype(int)
+        assert image.array[tuple(worst[::-1])] == image.array.max()
+
+
+def test_the_report_says_verdicts_limits_and_what_was_not_run(run: Path) -> None:
+    page = (run / "report.html").read_text(encoding="utf-8")
+    report = json.loads((run / "commission.json").read_text())
+    assert "Research use only" in page and "TG-132" in page and "not verified" in page
+    assert "What this test cannot show" in page and "Verdict of the physicist" in page
+    assert f"<b>{report['verdict']}</b>" in page
+    assert page.count("data:image/jpeg;base64,") == 4 and "http" not in page.split("base64")[0]
+    for case in report["cases"]:
+        for row in case["criteria"]:
+            assert row["value"] in page
+
+
+def test_mr_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    write_volume(tmp_path / "mr.nii.gz", Volume(rng.uniform(0, 900, GRID.shape), GRID), np.int16)
+    assert main(["commission", str(tmp_path / "mr.nii.gz"), "-o", str(tmp_path / "out")]) == 2
+    assert "needs a CT" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
