@@ -9,6 +9,7 @@ from importlib import metadata
 import numpy as np
 
 from .._version import __version__
+from ..geometry import Grid
 from ..progress import Progress
 from ..redaction import without_names, without_names_in
 from ..volume import Volume
@@ -28,6 +29,8 @@ from .subject import Subject, as_place
 
 #: Shares of the stages in the time.
 PLAN = {"field": 3.0, "structures": 3.0, "consistency": 3.0, "intensities": 2.0}
+#: A displacement at the border of a field that is none, mm.
+_STILL_MM = 0.01
 #: Landmarks that are named as places to look at.
 _WORST_LANDMARKS = 3
 _PACKAGES = ("torch", "numpy", "scipy", "SimpleITK")
@@ -136,9 +139,37 @@ def _notes(subject: Subject) -> tuple[str, ...]:
             f"{share:.0f} % of the fixed body has no partner in the moving image: there the "
             "transform is a guess."
         )
+    if _ends_inside(subject):
+        notes.append(
+            "The displacement field ends inside the fixed image. Beyond it ITK moves nothing (3D "
+            "Slicer goes on with the last vector), and the jump shows as folds at its border."
+        )
     for role, volume in (("fixed", subject.fixed), ("moving", subject.moving)):
         notes += [f"{role} image: {without_names(note)}" for note in volume.notes]
     return tuple(notes)
+
+
+def _ends_inside(subject: Subject) -> bool:
+    """Whether the fixed image reaches beyond the grid of a displacement field that fixed points go
+    through first, and that field does not end in zeros."""
+    import SimpleITK as sitk
+
+    transform = subject.transform
+    if transform.GetName() == "CompositeTransform":
+        parts = sitk.CompositeTransform(transform)
+        # ITK applies the transform that was added last first.
+        transform = parts.GetNthTransform(parts.GetNumberOfTransforms() - 1)
+    if transform.GetName() != "DisplacementFieldTransform":
+        return False
+    image = sitk.DisplacementFieldTransform(transform).GetDisplacementField()
+    edge = sitk.GetArrayFromImage(image)
+    faces = (edge[[0, -1]], edge[:, [0, -1]], edge[:, :, [0, -1]])
+    if all(np.abs(face).max() < _STILL_MM for face in faces):
+        return False
+    # A tolerance of a thousandth of a voxel: faces of both grids often coincide.
+    grid = Grid.from_sitk(image)
+    index = grid.to_index(subject.fixed.grid.corners())
+    return bool((index < -0.501).any() or (index > np.asarray(grid.size) - 0.499).any())
 
 
 def _body_count(subject: Subject, count: int) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from assurance_scenes import foreign_composite
+from assurance_scenes import as_transform, foreign_composite, subject_of, tilted_grid
 from small_pair import QUICK, as_arguments
 
 from GlideRegLib.assurance.assess import assess
@@ -320,6 +320,21 @@ def test_inputs_stay_as_they_are(small_files: dict, foreign: dict, tmp_path: Pat
     assess(subject, Profile.named("tg132"))
     for array, copy in zip((*arrays, *subject.landmarks), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize(
+    ("cut", "border", "said"), [(0, 4.0, False), (4, 4.0, True), (4, 0.0, False)]
+)
+def test_a_field_that_ends_inside_the_fixed_image_is_told(
+    cut: int, border: float, said: bool
+) -> None:
+    grid = tilted_grid()
+    part = grid.padded((-cut,) * 3, (-cut,) * 3)
+    vectors = np.zeros((3, *part.shape))
+    vectors[:, 2:-2, 2:-2, 2:-2] = 4.0
+    vectors[vectors == 0] = border
+    found, _ = assess(subject_of(as_transform(vectors, part), grid), Profile.named("tg132"))
+    assert any("ends inside the fixed image" in note for note in found.notes) == said
 
 
 def test_images_alone_are_enough_and_what_they_cannot_tell_is_not_verified(
