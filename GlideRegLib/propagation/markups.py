@@ -152,31 +152,37 @@ def _carry_control_points(
 
 
 def _carry_box(markup: dict, frame: _Frame, push: Push, path: Path) -> None:
-    """A ROI becomes the box, turned with the tissue, that holds all of the old one.
+    """Moves a box ROI in place: see :func:`carried_box`."""
+    identity = [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    center = frame.to_lps(_numbers(markup["center"], 3, path, "center")[None])[0]
+    axes = _numbers(markup.get("orientation", identity), 9, path, "orientation").reshape(3, 3)
+    size = frame.millimeters(_numbers(markup.get("size"), 3, path, "size"))
+    center, axes, size = carried_box(center, frame.turned(axes.T).T, size, push)
+    markup["center"] = [float(v) for v in frame.from_lps(center[None])[0]]
+    markup["size"] = [float(v) for v in frame.length(size)]
+    markup["orientation"] = [float(v) for v in frame.turned(axes.T).T.ravel()]
+    if len(markup.get("controlPoints") or []) == 1:  # a box keeps its center as its one point
+        markup["controlPoints"][0]["position"] = markup["center"]
+
+
+def carried_box(
+    center: np.ndarray, axes: np.ndarray, size: np.ndarray, push: Push
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Center (3,), axes (3, 3, in the columns) and size (3,) of the box, turned with the tissue,
+    that holds all of a carried one; LPS mm.
 
     A bent box is no box: 5 points along each axis are carried, the turn is that of their best
     affine map, and the sizes are such that all of them lie inside.
     """
-    identity = [1, 0, 0, 0, 1, 0, 0, 0, 1]
-    center = frame.to_lps(_numbers(markup["center"], 3, path, "center")[None])[0]
-    axes = _numbers(markup.get("orientation", identity), 9, path, "orientation").reshape(3, 3)
-    axes = frame.turned(axes.T).T  # columns are the box's axes
-    size = frame.millimeters(_numbers(markup.get("size"), 3, path, "size"))
     steps = np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, 5)] * 3, indexing="ij"), axis=-1)
     local = steps.reshape(-1, 3) * size
     moved = push(center + local @ axes.T)
-    used = size > 0
     gradient = np.linalg.lstsq(local, moved - moved.mean(axis=0), rcond=None)[0].T
-    if not used.all():  # a flat box tells nothing about its third direction
-        gradient[:, ~used] = axes[:, ~used]
+    flat = size <= 0  # tells nothing about this direction
+    gradient[:, flat] = axes[:, flat]
     left, _, right = np.linalg.svd(gradient)
     handedness = np.sign(np.linalg.det(axes)) * np.sign(np.linalg.det(left @ right))
     turned = left @ np.diag([1, 1, handedness]) @ right
     inside = moved @ turned
     low, high = inside.min(axis=0), inside.max(axis=0)
-    middle = turned @ ((low + high) / 2)
-    markup["center"] = [float(v) for v in frame.from_lps(middle[None])[0]]
-    markup["size"] = [float(v) for v in frame.length(high - low)]
-    markup["orientation"] = [float(v) for v in frame.turned(turned.T).T.ravel()]
-    if len(markup.get("controlPoints") or []) == 1:  # a box keeps its center as its one point
-        markup["controlPoints"][0]["position"] = markup["center"]
+    return turned @ ((low + high) / 2), turned, high - low
