@@ -7,6 +7,9 @@ from GlideRegScene.nodules.markers import COLORS
 from GlideRegScene.nodules.tables import number
 
 _ARROW = " → "
+#: The decision as a sign, and the error from which the library says that it knows nothing.
+_SIGNS = {"open": "", "confirmed": "✓", "corrected": "✎", "rejected": "✗"}
+_UNKNOWN_MM = 30.0
 _DARK, _PALE = "#202020", "#8a8a8a"
 
 
@@ -15,7 +18,7 @@ def titles() -> list[str]:
     return [
         _("Nodule"),
         _("State"),
-        _("Decision"),
+        "✓",
         _("Dist. mm"),
         _("Error mm"),
         _("Ø mm"),
@@ -43,7 +46,7 @@ def fill(widget, rows) -> None:
                 item.setForeground(qt.QBrush(qt.QColor(_DARK)))
             elif row.decision == "rejected" or (c == 8 and row.growth and row.growth.greyed):
                 item.setForeground(qt.QBrush(qt.QColor(_PALE)))
-            item.setToolTip(_reserve(row) if c == 8 else text)
+            item.setToolTip(_toolTip(row, c, text))
             widget.setItem(r, c, item)
     widget.resizeColumnsToContents()
     widget.resizeRowsToContents()
@@ -55,10 +58,10 @@ def texts(row) -> list[str]:
     doubling = change.doubling_time_days if change else None
     return [
         row.name,
-        row.state,
-        "" if row.decision == "open" else row.decision,
+        _("outside") if row.state == "outside field of view" else row.state,
+        _SIGNS[row.decision],
         number(row.distance_mm),
-        number(row.uncertainty_mm),
+        _error(row.uncertainty_mm),
         _pair(prior and prior.mean_diameter_mm, current and current.mean_diameter_mm, 1),
         _pair(prior and prior.volume_mm3, current and current.volume_mm3, 0),
         f"{change.volume_change_percent:+.0f} %" if change else "",
@@ -115,6 +118,11 @@ def _range(growth) -> str:
     return text
 
 
+def _toolTip(row, column: int, text: str) -> str:
+    """Whole words where the cell is short."""
+    return {1: row.state, 2: row.decision, 8: _reserve(row)}.get(column, text)
+
+
 def _reserve(row) -> str:
     if row.growth is None or not row.growth.greyed:
         return _("Volume doubling time in days; negative when the nodule shrinks")
@@ -123,6 +131,11 @@ def _reserve(row) -> str:
 
 def _decision(row) -> str:
     return "" if row.decision == "open" else f", {row.decision}"
+
+
+def _error(millimeters: float | None) -> str:
+    known = millimeters is None or millimeters < _UNKNOWN_MM
+    return number(millimeters) if known else _("unknown")
 
 
 def _pair(before: float | None, after: float | None, digits: int) -> str:

@@ -29,6 +29,7 @@ class NodulesSection(Section):
         self._damage = ""  # why a table cannot be read
         self._moving: str | None = None  # the nodule whose marker may be dragged
         self._placing = None  # the list into which a new nodule is being placed
+        self._activeBefore = ""  # the list into which the user was placing points
         self._layoutBefore: int | None = None
         nodule_rows.prepare(ui.nodulesTable)
         ui.nodulesTable.connect("currentCellChanged(int,int,int,int)", self._onRow)
@@ -224,13 +225,14 @@ class NodulesSection(Section):
         self._showChosen()
 
     def _startPlacing(self) -> None:
+        logic = slicer.modules.markups.logic()
+        self._activeBefore = logic.GetActiveListID()  # a list that is added becomes the active one
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("New nodule"))
         node.SetSaveWithScene(False)
         node.SetMaximumNumberOfControlPoints(1)
         self._placing = node
         placed = (slicer.vtkMRMLMarkupsNode.PointPositionDefinedEvent,)
         self.follow("placing", node, placed, self._onPlaced)
-        logic = slicer.modules.markups.logic()
         logic.SetActiveList(node)
         logic.StartPlaceMode(False)
 
@@ -256,6 +258,12 @@ class NodulesSection(Section):
         self.follow("placing", None, (), None)
         if isInScene(node):
             slicer.mrmlScene.RemoveNode(node)
+            interaction = slicer.mrmlScene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
+            if interaction is not None:
+                interaction.SwitchToViewTransformMode()
+            before = slicer.mrmlScene.GetNodeByID(self._activeBefore or "")
+            if before is not None:
+                slicer.modules.markups.logic().SetActiveList(before)
 
     # --- export -----------------------------------------------------------------------------------
 

@@ -86,6 +86,19 @@ class CreatedNodes:
         return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
 
 
+@contextmanager
+def activeListKept(scene) -> Iterator[None]:
+    """Markups that are added inside do not become the list into which the user places points."""
+    selection = scene.GetNodeByID("vtkMRMLSelectionNodeSingleton")
+    before = selection.GetActivePlaceNodeID() if selection is not None else None
+    try:
+        yield
+    finally:
+        if selection is not None and selection.GetActivePlaceNodeID() != before:
+            there = before and scene.GetNodeByID(before) is not None
+            selection.SetActivePlaceNodeID(before if there else None)
+
+
 def isInScene(node) -> bool:
     """Whether a node is still part of the scene."""
     return node is not None and node.GetScene() is not None

@@ -150,12 +150,12 @@ def test_from_a_click_to_a_decided_table_that_lasts(
 
     # Confirmed, corrected, rejected.
     module.click("confirmNoduleButton")
-    assert cells(module, row_of(module, "grows"))[2] == "confirmed"
+    assert cells(module, row_of(module, "grows"))[2] == "✓"
     choose(module, "gone")
     module.click("correctNoduleButton")
     assert "Drag the marker" in ui.noduleDetail.text
     drag(module, "gone", ras(np.add(FRESH, 0.6)))
-    assert cells(module, row_of(module, "gone"))[1:3] == ["matched", "corrected"]
+    assert cells(module, row_of(module, "gone"))[1:3] == ["matched", "✎"]
     assert not ui.correctNoduleButton.checked
     choose(module, "c1")
     module.click("rejectNoduleButton")
@@ -170,7 +170,7 @@ def test_from_a_click_to_a_decided_table_that_lasts(
     reopened = OpenModule()
     reopened.openSection("nodulesSection")
     assert tables.trackingOf(reopened.parameters.noduleTable) == expected
-    assert cells(reopened, row_of(reopened, "gone"))[2] == "corrected"
+    assert cells(reopened, row_of(reopened, "gone"))[2] == "✎"
     assert reopened.ui.priorNodulesSelector.currentNode().GetName() == "Prior nodules"
     slicer_parts.dialogs.answers["QFileDialog"] = str(tmp_path / "nodules")
     reopened.click("exportNodulesButton")
@@ -237,10 +237,14 @@ def test_a_new_nodule_is_placed_by_a_click(tracked: OpenModule) -> None:
 
 
 def test_placing_can_be_given_up(tracked: OpenModule) -> None:
+    markups = slicer.modules.markups.logic()
+    mine = slicer.util.getNode("Current nodules")
+    markups.SetActiveList(mine)
     tracked.click("addNoduleButton")
     tracked.click("addNoduleButton")
     assert slicer.mrmlScene.GetFirstNodeByName("New nodule") is None
     assert tracked.ui.nodulesTable.rowCount == 4
+    assert markups.GetActiveListID() == mine.GetID(), "the user's own list is active again"
 
 
 def test_the_current_nodule_of_a_rejected_pair_becomes_a_new_one(tracked: OpenModule) -> None:

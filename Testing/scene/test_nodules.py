@@ -106,7 +106,10 @@ def test_nothing_that_the_user_had_is_changed(temporary: Path) -> None:
     before = [node.GetMTime() for node in nodes[:2]]
     voxels = [np.array(slicer.util.arrayFromVolume(node)) for node in nodes[2:4]]
     layers = [n.GetBackgroundVolumeID() for n in views.compositeNodes(slicer.mrmlScene)]
+    markups = slicer.modules.markups.logic()
+    markups.SetActiveList(pair.currentPoints)
     track(pair)
+    assert markups.GetActiveListID() == pair.currentPoints.GetID()
     assert [node.GetMTime() for node in nodes[:2]] == before
     for array, node in zip(voxels, nodes[2:4], strict=True):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), array)
@@ -120,7 +123,10 @@ def test_markers_have_the_color_of_their_state_and_the_identity(table) -> None:
         for time_, place in (("prior", row.moving_position), ("current", row.fixed_position)):
             node, k = markers.markerOf(table, row.identifier, time_)
             assert node.GetAttribute(markers.STATE) == row.state
-            assert node.GetDisplayNode().GetSelectedColor() == markers.COLORS[row.state]
+            shown = [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
+            assert [(d.GetVisibility2D(), d.GetVisibility3D()) for d in shown] == [(1, 0), (0, 1)]
+            for display in shown:
+                assert display.GetSelectedColor() == pytest.approx(markers.COLORS[row.state])
             assert node.GetNthControlPointLabel(k) == row.name
             position = node.GetNthControlPointPositionWorld(k)
             assert list(position) == pytest.approx(ras(place), abs=1e-3)

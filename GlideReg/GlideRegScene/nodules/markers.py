@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import slicer
 import vtk
 
-from ..nodes import CreatedNodes, isInScene
+from ..nodes import CreatedNodes, activeListKept, isInScene
 from ..results import FOLDER
 from . import tables, views
 
@@ -29,6 +29,7 @@ COLORS = {
 }
 TIMES = ("prior", "current")
 _ROLE = "GlideRegMarkers"
+_SIZE_MM = 7.0
 TIME, STATE = "GlideReg.NoduleTime", "GlideReg.NoduleState"
 
 
@@ -36,7 +37,7 @@ def refresh(table) -> None:
     """Draws the rows of a table anew: nodes are filled, made or removed as states need them."""
     tracking, scene = tables.trackingOf(table), table.GetScene()
     volumes = dict(zip(TIMES, tables.volumesOf(table), strict=True))
-    with CreatedNodes(scene) as created:
+    with CreatedNodes(scene) as created, activeListKept(scene):
         views.ensureViews(scene)
         for time in TIMES:
             for state in COLORS:
@@ -44,7 +45,7 @@ def refresh(table) -> None:
                 node = markersOf(table, time, state)
                 if not rows:
                     if node is not None:
-                        scene.RemoveNode(node)
+                        _remove(node)
                     continue
                 if node is None:
                     node = _made(table, time, state, created)
@@ -96,24 +97,40 @@ def _made(table, time: str, state: str, created: CreatedNodes):
     node.SetAttribute(TIME, time)
     node.SetAttribute(STATE, state)
     node.SetDescription(tables.NOTICE)
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
-    if display is not None:
-        display.SetSelectedColor(*COLORS[state])
-        display.SetColor(*COLORS[state])
-        display.SetActiveColor(*COLORS[state])
-        display.SetGlyphTypeFromString("CrossDot2D")
-        display.SetUseGlyphScale(False)
-        display.SetGlyphSize(7.0)
-        display.SetTextScale(3.0)
-        display.SetPointLabelsVisibility(True)
-        display.SetOccludedVisibility(True)
-        display.SetOccludedOpacity(0.5)
+    _addDisplays(node, COLORS[state], created)
     table.SetNodeReferenceID(_role(time, state), node.GetID())
     folder = created.folderOf(table, FOLDER)
     if folder:
         created.moveInto(folder, node)
     return node
+
+
+def _addDisplays(node, color: tuple, created: CreatedNodes) -> None:
+    """A cross with an open center in slices, where it must not hide the nodule; a ball in 3-D."""
+    node.CreateDefaultDisplayNodes()  # the logic may have made it already
+    second = created.add("vtkMRMLMarkupsFiducialDisplayNode", f"{node.GetName()}, 3-D display")
+    node.AddAndObserveDisplayNodeID(second.GetID())
+    for in3D, display in ((False, node.GetDisplayNode()), (True, second)):
+        display.SetSelectedColor(*color)
+        display.SetColor(*color)
+        display.SetActiveColor(*color)
+        display.SetGlyphTypeFromString("Sphere3D" if in3D else "CrossDot2D")
+        display.SetUseGlyphScale(False)
+        display.SetGlyphSize(_SIZE_MM)
+        display.SetTextScale(3.0)
+        display.SetPointLabelsVisibility(True)
+        display.SetVisibility2D(not in3D)
+        display.SetVisibility3D(in3D)
+        display.SetOccludedVisibility(in3D)
+        display.SetOccludedOpacity(0.5)
+
+
+def _remove(node) -> None:
+    """A list with its display nodes, which nobody else has."""
+    scene = node.GetScene()
+    for display in [node.GetNthDisplayNode(k) for k in range(node.GetNumberOfDisplayNodes())]:
+        scene.RemoveNode(display)
+    scene.RemoveNode(node)
 
 
 def _fill(node, rows: list["TrackRow"], time: str, volume) -> None:

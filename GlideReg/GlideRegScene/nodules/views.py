@@ -151,9 +151,10 @@ def assignViews(table) -> None:
     others += [n.GetID() for n in slicer.util.getNodesByClass("vtkMRMLViewNode", table.GetScene())]
     for time, ids in (("prior", prior), ("current", others)):
         for markers in allMarkers(table, time):
-            display = markers.GetDisplayNode()
-            if display is not None and list(display.GetViewNodeIDs()) != ids:
-                display.SetViewNodeIDs(ids)
+            for k in range(markers.GetNumberOfDisplayNodes()):
+                display = markers.GetNthDisplayNode(k)
+                if list(display.GetViewNodeIDs() or ()) != ids:
+                    display.SetViewNodeIDs(ids)
 
 
 def _sliceViews(table):
