@@ -107,7 +107,7 @@ def summarize_case(case: KnownCase, result: Result, limits: Limits) -> tuple[dic
         "folding_percent": quality["folding_percent"],
         "smallest_jacobian": {"found": quality["jacobian"]["min"], "true": case.smallest_jacobian},
         "inverse_consistency_mm": quality["inverse_consistency_mm"],
-        "worst_point_lps_mm": _worst(errors, body, case),
+        "worst_point_lps_mm": {name: _worst(errors, mask, case) for name, mask in regions.items()},
         "cost": result.report["cost"],
     }
     if case.landmarks is not None and len(case.landmarks[0]):

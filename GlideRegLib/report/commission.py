@@ -21,7 +21,7 @@ from .content import number
 from .figures import red_cyan
 from .planes import LUNG_WINDOW, PLANES, Plane, plane_through
 from .sheet import INK, Sheet
-from .views import sample
+from .views import _crop, sample
 
 #: Errors below this share of the color scale let the image shine through.
 _FAINT = 0.1
@@ -49,9 +49,9 @@ def case_pictures(
     case: KnownCase, summary: dict, errors: np.ndarray, largest_mm: float
 ) -> list[bytes]:
     """JPEG rows: the known motion in red and cyan, and the error map, in three planes through the
-    largest error. ``errors`` (Z, Y, X) are in mm, 0 where they do not count."""
+    point of :func:`shown_point`. ``errors`` (Z, Y, X) are in mm, 0 where they do not count."""
     grid = case.fixed.grid
-    point = summary["worst_point_lps_mm"] or grid.center
+    point = shown_point(summary) or grid.center
     views = [_view(plane_through(grid, name, point), case, errors) for name in PLANES]
     sheet = Sheet(views, 2, bar=True)
     colors = ScalarMappable(Normalize(0, largest_mm), colormaps["inferno"])
@@ -65,6 +65,12 @@ def case_pictures(
     ticks[largest_mm] = f"{largest_mm:g} or more"
     sheet.bar(colors, "distance from the true place, mm", ticks)
     return sheet.jpegs()
+
+
+def shown_point(summary: dict) -> list[float] | None:
+    """The place of the largest error away from the ends of the images, else of any, LPS mm."""
+    places = summary["worst_point_lps_mm"]
+    return places["away from the ends"] or places["body"]
 
 
 def commission_page(report: dict, pictures: Sequence[list[bytes]]) -> str:
@@ -83,7 +89,7 @@ def commission_page(report: dict, pictures: Sequence[list[bytes]]) -> str:
             "tre": _tre_row(case),
             "facts": _facts(case),
             "pictures": _embed(rows),
-            "worst": ", ".join(f"{v:.1f}" for v in case["worst_point_lps_mm"] or []),
+            "worst": ", ".join(f"{v:.1f}" for v in shown_point(case) or []),
         }
         for case, rows in zip(report["cases"], pictures, strict=True)
     ]
@@ -166,10 +172,11 @@ def _view(plane: Plane, case: KnownCase, errors: np.ndarray) -> ErrorView:
     def scaled(values: np.ndarray) -> np.ndarray:
         return np.clip((values - low) / (high - low), 0, 1)
 
-    before = sample(case.moving, plane.points(), low)
-    cut = plane.cut(errors)
+    crop = _crop(plane, errors > 0)
+    before = sample(case.moving, plane.points()[crop], low)
+    cut = plane.cut(errors)[crop]
     counted = np.where(cut > 0, cut, np.nan)
-    return ErrorView(plane, scaled(plane.cut(case.fixed.array)), scaled(before), counted)
+    return ErrorView(plane, scaled(plane.cut(case.fixed.array)[crop]), scaled(before), counted)
 
 
 def _error_colors(view: ErrorView, colors: ScalarMappable, largest: float) -> np.ndarray:
