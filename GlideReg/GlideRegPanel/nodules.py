@@ -97,7 +97,8 @@ class NodulesSection(Section):
             getattr(self.ui, name).enabled = row is not None
         self.ui.confirmNoduleButton.checked = row is not None and row.decision == "confirmed"
         self.ui.rejectNoduleButton.checked = row is not None and row.decision == "rejected"
-        self.ui.correctNoduleButton.checked = self._moving is not None
+        corrected = row is not None and row.decision == "corrected"
+        self.ui.correctNoduleButton.checked = corrected or self._moving is not None
         self.ui.addNoduleButton.checked = self._placing is not None
         if self._moving is not None:
             text = _("Drag the marker in a view of the current scan; where you drop it counts.")
@@ -166,9 +167,14 @@ class NodulesSection(Section):
         self.update()
 
     def correct(self) -> None:
-        """The marker of the chosen nodule may be dragged; again: its place counts as it is."""
+        """The marker of the chosen nodule may be dragged; again: its place counts as it is. The
+        correction of a corrected row is taken back."""
         if self._moving is not None:
             self._takeMarker()
+            return
+        row = self._row()
+        if row is not None and row.decision == "corrected":
+            self._decide("corrected", self._logic.reopenNodule)
             return
         found = self.identifier and markers.markerOf(self.table, self.identifier)
         if found:

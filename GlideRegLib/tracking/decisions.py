@@ -32,7 +32,10 @@ def measure_settings(tracking: Tracking) -> MeasureSettings:
 
 
 def confirmed(row: TrackRow, settings: MeasureSettings) -> TrackRow:
-    """The row as a clinician agrees with it; an ambiguous one gets its growth now."""
+    """The row as a clinician agrees with it; an ambiguous one gets its growth now. A corrected row
+    stays corrected: that says more."""
+    if row.decision == "corrected":
+        return row
     return _with_growth(replace(row, decision="confirmed"), settings)
 
 

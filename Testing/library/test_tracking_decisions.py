@@ -60,6 +60,7 @@ def test_a_correction_is_measured_where_the_clinician_put_it(
     assert row.distance_mm < 0.5
     assert row.growth.volume_change_percent == pytest.approx(95.3, abs=8)
     assert before.decision == "open", "rows are never changed"
+    assert confirmed(row, MEASURE) == row, "a corrected row stays corrected"
 
 
 def test_a_place_outside_the_image_is_refused(tracking: Tracking, current: Volume) -> None:

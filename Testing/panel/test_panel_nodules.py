@@ -156,7 +156,7 @@ def test_from_a_click_to_a_decided_table_that_lasts(
     assert "Drag the marker" in ui.noduleDetail.text
     drag(module, "gone", ras(np.add(FRESH, 0.6)))
     assert cells(module, row_of(module, "gone"))[1:3] == ["matched", "✎"]
-    assert not ui.correctNoduleButton.checked
+    assert ui.correctNoduleButton.checked and "Drag" not in ui.noduleDetail.text
     choose(module, "c1")
     module.click("rejectNoduleButton")
     expected = tables.trackingOf(module.parameters.noduleTable)
@@ -210,6 +210,11 @@ def test_correct_pressed_again_takes_the_place_as_it_is(tracked: OpenModule) -> 
     tracked.click("correctNoduleButton")
     tracked.click("correctNoduleButton")
     assert tracked_row(tracked, "gone").decision == "corrected"
+    tracked.click("confirmNoduleButton")
+    assert tracked_row(tracked, "gone").decision == "corrected", "that says more"
+    tracked.click("correctNoduleButton")
+    assert tracked_row(tracked, "gone").decision == "open"
+    assert tracked_row(tracked, "gone").state == "resolved"
 
 
 def test_another_row_ends_a_correction(tracked: OpenModule) -> None:

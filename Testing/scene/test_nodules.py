@@ -182,6 +182,13 @@ def test_the_prior_may_be_the_fixed_volume() -> None:
     assert tables.volumesOf(table) == (pair.current, pair.prior)
     states = [(row.name, row.state) for row in rows_of(table)]
     assert states[:3] == [("c1", "resolved"), ("c2", "matched"), ("c3", "matched")]
+    # The warped volume lies on the registration's fixed one: that is the prior here.
+    views.showComparison(table)
+    views.jumpTo(table, rows_of(table).rows[1].identifier)
+    assert slice_center("GlideRegPriorAxial") == pytest.approx(ras(GROWS), abs=0.01)
+    assert slice_center("GlideRegWarpedAxial") == pytest.approx(ras(GROWS), abs=0.01)
+    there = ras(np.add(GROWS, SHIFT))
+    assert slice_center("GlideRegCurrentAxial") == pytest.approx(there, abs=0.01)
     added = decisions.add(table, ras(np.add(GONE, SHIFT)))
     there = rows_of(table).by_identifier(added).moving_position
     assert list(there) == pytest.approx(GONE, abs=0.1)

@@ -160,17 +160,28 @@ def assignViews(table) -> None:
 def _sliceViews(table):
     """Every slice view with whether it shows the prior scan as it is.
 
-    Of the usual views those do whose background it is; the warped prior lies on the current scan.
+    Of the usual views those do whose background it is; the warped volume lies on the registration's
+    fixed one, which usually is the current scan.
     """
     scene = table.GetScene()
-    prior = tables.volumesOf(table)[0]
-    backgrounds = {
-        node.GetLayoutName(): node.GetBackgroundVolumeID() for node in compositeNodes(scene)
-    }
+    prior, warped, _current = comparedVolumes(table)
+    onPrior = [volume.GetID() for volume in (prior,) if volume is not None]
+    warpedOnPrior = _fixedVolume(table) is prior and prior is not None
+    if warpedOnPrior and warped is not None:
+        onPrior.append(warped.GetID())
+    columns = [f"{OWN_VIEWS}Prior"] + ([f"{OWN_VIEWS}Warped"] if warpedOnPrior else [])
+    layers = {node.GetLayoutName(): node.GetBackgroundVolumeID() for node in compositeNodes(scene)}
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene):
         name = node.GetLayoutName()
         if isOwnView(node):
-            yield node, name.startswith(f"{OWN_VIEWS}Prior")
+            yield node, name.startswith(tuple(columns))
         else:
-            identifier = prior.GetID() if prior is not None else None
-            yield node, bool(identifier) and backgrounds.get(name) == identifier
+            yield node, layers.get(name) in onPrior
+
+
+def _fixedVolume(table):
+    """The fixed volume of the registration, or None for a transform of other software."""
+    transform = table.GetNodeReference(tables.TRANSFORM)
+    if not isInScene(transform):
+        return None
+    return transform.GetNodeReference(transform.GetFixedNodeReferenceRole())
