@@ -69,7 +69,7 @@ def run_commission_job(job: CommissionJob, progress: Progress | None = None) -> 
                 share = _Share(progress, number, len(names))
                 case, summary, errors = _run_case(name, image, job, share)
                 summaries.append(summary)
-                pictures.append(case_pictures(case, summary, errors.array, job.limits.largest_mm))
+                pictures.append(case_pictures(case, errors.array, job.limits.largest_mm))
                 path = partial / f"error_{name}.nii.gz"
                 sitk.WriteImage(errors.to_sitk(), str(path), True)
         with progress.stage("save"):

@@ -45,13 +45,11 @@ class ErrorView:
         return columns * self.plane.pixel_mm[0], rows * self.plane.pixel_mm[1]
 
 
-def case_pictures(
-    case: KnownCase, summary: dict, errors: np.ndarray, largest_mm: float
-) -> list[bytes]:
-    """JPEG rows: the known motion in red and cyan, and the error map, in three planes through the
-    point of :func:`shown_point`. ``errors`` (Z, Y, X) are in mm, 0 where they do not count."""
+def case_pictures(case: KnownCase, errors: np.ndarray, largest_mm: float) -> list[bytes]:
+    """JPEG rows: the known motion in red and cyan, and the error map, in three planes through
+    :func:`shown_point`. ``errors`` (Z, Y, X) are in mm, 0 where they do not count."""
     grid = case.fixed.grid
-    point = shown_point(summary) or grid.center
+    point = grid.to_physical(shown_point(errors)[None, ::-1].astype(float))[0]
     views = [_view(plane_through(grid, name, point), case, errors) for name in PLANES]
     sheet = Sheet(views, 2, bar=True)
     colors = ScalarMappable(Normalize(0, largest_mm), colormaps["inferno"])
@@ -67,10 +65,18 @@ def case_pictures(
     return sheet.jpegs()
 
 
-def shown_point(summary: dict) -> list[float] | None:
-    """The place of the largest error away from the ends of the images, else of any, LPS mm."""
-    places = summary["worst_point_lps_mm"]
-    return places["away from the ends"] or places["body"]
+def shown_point(errors: np.ndarray) -> np.ndarray:
+    """Along each axis (z, y, x) the slice whose errors add up to most, in the middle 60 percent of
+    the body: the single worst voxel often lies at the skin, where two of three planes show nothing.
+    """
+    chosen = []
+    for axis in range(3):
+        profile = errors.sum(axis=tuple(k for k in range(3) if k != axis), dtype=float)
+        hit = np.flatnonzero(profile)
+        low, high = (int(hit[0]), int(hit[-1])) if len(hit) else (0, len(profile) - 1)
+        rim = int(0.2 * (high - low + 1))
+        chosen.append(low + rim + int(profile[low + rim : high + 1 - rim].argmax()))
+    return np.array(chosen)
 
 
 def commission_page(report: dict, pictures: Sequence[list[bytes]]) -> str:
@@ -89,7 +95,7 @@ def commission_page(report: dict, pictures: Sequence[list[bytes]]) -> str:
             "tre": _tre_row(case),
             "facts": _facts(case),
             "pictures": _embed(rows),
-            "worst": ", ".join(f"{v:.1f}" for v in shown_point(case) or []),
+            "worst": ", ".join(f"{v:.1f}" for v in case["worst_point_lps_mm"]["body"] or []),
         }
         for case, rows in zip(report["cases"], pictures, strict=True)
     ]
