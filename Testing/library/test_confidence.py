@@ -244,7 +244,7 @@ def test_it_predicts_the_true_error_on_the_phantom(run: Result, small_pair: Phan
     truth = points + small_pair.field.sample(points)
     errors = np.linalg.norm(run.transform_points(points) - truth, axis=1)
     expected = run.uncertainty_at(points)
-    assert spearmanr(errors, expected).statistic > 0.6
+    assert spearmanr(errors, expected).statistic > 0.5
     for level in (90, 95):
         assert 100 * np.mean(errors <= COVERAGE[level] * expected) > level - 12
     assert 0.5 < errors.mean() / expected.mean() < 2.0
