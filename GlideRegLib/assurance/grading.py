@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from .catalog import KINDS
 from .profile import Criterion, Limit, Profile
-from .records import Measure, Verdict
+from .records import NO_STRUCTURE, Measure, Verdict
 
 #: What an unmeasured criterion is measured on, and what was lacking, by group.
 _LACKING = {
     "landmarks": ("landmarks", "no landmarks were given"),
-    "structures": ("structures", "no structures were given"),
+    "structures": (NO_STRUCTURE, "measured on no structure"),
     "regularity": ("body", "not measured"),
     "consistency": ("body", "no backward transform was given"),
 }

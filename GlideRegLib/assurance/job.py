@@ -90,6 +90,11 @@ def run_assess_job(job: AssessJob, progress: Progress | None = None) -> Assessme
     """
     progress = progress or Progress()
     progress.set_plan(_PLAN)
+    if job.report:  # what only the page needs is missed before the long work, not after it
+        from ..report import page_template
+        from ..report.assurance import PAGE, assessment_page
+
+        page_template(PAGE)
     profile = Profile.named(job.profile)
     check_output(Path(job.output))
     with progress.stage("read"):
@@ -98,8 +103,6 @@ def run_assess_job(job: AssessJob, progress: Progress | None = None) -> Assessme
     page = None
     if job.report:
         with progress.stage("report"):
-            from ..report.assurance import assessment_page
-
             page = assessment_page(assessment, subject, evidence, progress.update)
     with progress.stage("save"):
         _save(job, assessment, subject, evidence, page, progress)

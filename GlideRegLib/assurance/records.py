@@ -14,6 +14,8 @@ from .catalog import KINDS, Kind
 from .profile import Profile
 
 SCHEMA = "glidereg-assessment-1"
+#: The region of what a profile asks of structures when it was measured on none.
+NO_STRUCTURE = "structures"
 
 
 class Verdict(str, Enum):
@@ -169,7 +171,9 @@ class Assessment:
 
     def structures(self) -> list[str]:
         """Names of the structures, in the order of their labels."""
-        return list(dict.fromkeys(m.region for m in self.measures if m.group == "structures"))
+        found = dict.fromkeys(m.region for m in self.measures if m.group == "structures")
+        found.pop(NO_STRUCTURE, None)
+        return list(found)
 
     def of_structure(self, name: str) -> list[Measure]:
         """All measures of one structure."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import Volume
+from .records import NO_STRUCTURE
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -86,7 +87,8 @@ class Subject:
         names: dict[int, str] = {}
         for label in sorted(int(v) for v in found):
             name = self.names.get(label, f"label {label}")
-            names[label] = f"{name} ({label})" if name in names.values() else name
+            taken = name in (*names.values(), NO_STRUCTURE)
+            names[label] = f"{name} ({label})" if taken else name
         return names
 
     @property

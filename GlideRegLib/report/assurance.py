@@ -16,11 +16,15 @@ from ..assurance.grading import criterion_text
 from ..assurance.records import Assessment, Measure, Verdict
 from ..redaction import without_names, without_names_in
 from ..result import NOTICE
+from . import page_template
+from .assurance_pictures import draw_pictures
 
 if TYPE_CHECKING:
     from ..assurance.assess import Evidence
     from ..assurance.subject import Subject
 
+#: The template of the page.
+PAGE = "assurance_page.html.j2"
 _DASH = "–"
 #: Columns of the table of structures: title, keys of the measures in the cell.
 _COLUMNS = (
@@ -53,11 +57,8 @@ def assessment_page(
 
     ``update`` is called with the share that is done, and may raise to cancel.
     """
-    from . import page_template
-    from .assurance_pictures import draw_pictures
-
     drawn = draw_pictures(assessment, subject, evidence, update)
-    return page_template("assurance_page.html.j2").render(
+    return page_template(PAGE).render(
         notice=NOTICE,
         version=__version__,
         pictures=drawn.pictures,

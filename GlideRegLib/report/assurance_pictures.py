@@ -10,20 +10,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from PIL import Image
 
 from ..field import sample_transform, transform_points
 from ..geometry import Grid
+from ..redaction import without_names
 from ..result import Result
 from ..volume import Volume
+from . import _embed, _window_text, charts, figures
+from .figures import FOLDED, _without_data, red_cyan
+from .sheet import INK
+from .views import Scene, _scale, build_scene, contains, sample
 
 if TYPE_CHECKING:
     import SimpleITK
-    from matplotlib.axes import Axes
 
     from ..assurance.assess import Evidence
     from ..assurance.records import Assessment, Spot
     from ..assurance.subject import Subject
-    from .views import Scene
 
 #: Side of the pictures of a place in mm, samples along it, and how many places are shown.
 _SIDE_MM, _SAMPLES, _MOST = 70.0, 176, 6
@@ -76,9 +85,6 @@ def draw_pictures(
     update: Callable[[float], None] = lambda share: None,
 ) -> Drawn:
     """Draws all pictures; ``update`` is called with the share that is done."""
-    from . import _embed, _window_text
-    from .views import build_scene
-
     whole = Result(
         TransformField(subject.transform),
         np.eye(4),
@@ -111,8 +117,6 @@ def _drawers(
     subject: Subject, evidence: Evidence, scene: Scene
 ) -> dict[str, Callable[[], list[bytes]]]:
     """What draws each row of pictures that there is something to draw for."""
-    from . import charts, figures
-
     drawers: dict[str, Callable[[], list[bytes]]] = {
         "overlay": lambda: figures.overlay_figure(scene),
         "difference": lambda: figures.difference_figure(scene),
@@ -134,8 +138,6 @@ def _some(evidence: Evidence, subject: Subject, most: int = 2_000_000) -> np.nda
 
 
 def _spot_entry(spot: Spot, subject: Subject, evidence: Evidence, scene: Scene) -> dict:
-    from ..redaction import without_names
-
     data = base64.b64encode(spot_figure(spot, subject, evidence, scene)).decode()
     return {
         "why": without_names(spot.why),
@@ -147,11 +149,6 @@ def _spot_entry(spot: Spot, subject: Subject, evidence: Evidence, scene: Scene) 
 def spot_figure(spot: Spot, subject: Subject, evidence: Evidence, scene: Scene) -> bytes:
     """One place as a JPEG: red-cyan after registration above, the Jacobian below, in three planes;
     a cross marks the place."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from .sheet import INK
-
     figure = Figure(figsize=(3 * _INCHES, 2 * _INCHES + 0.3), dpi=_DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     height = 2 * _INCHES + 0.3
@@ -181,11 +178,6 @@ def _spot_pictures(
     points: np.ndarray, subject: Subject, evidence: Evidence, scene: Scene
 ) -> tuple[np.ndarray, np.ndarray]:
     """Red-cyan and Jacobian colors (rows, columns, 3); dark where the fixed image ends."""
-    from matplotlib import colormaps
-
-    from .figures import FOLDED, _without_data, red_cyan
-    from .views import _scale, contains, sample
-
     inside = contains(subject.fixed, points)[..., None]
     background = scene.window[0]
     fixed = _scale(sample(subject.fixed, points, background), scene.window)
@@ -203,8 +195,6 @@ def _spot_pictures(
 
 def _draw_patch(axes: Axes, picture: np.ndarray, letters: str) -> None:
     """A picture with letters and a cross in the middle that leaves the place itself free."""
-    from matplotlib.patheffects import withStroke
-
     axes.imshow(picture, extent=(-0.5, 0.5, 0.5, -0.5), interpolation="bilinear")
     axes.set(xticks=[], yticks=[], xlim=(-0.5, 0.5), ylim=(0.5, -0.5))
     axes.spines[:].set_visible(False)
@@ -220,9 +210,7 @@ def _draw_patch(axes: Axes, picture: np.ndarray, letters: str) -> None:
         )
 
 
-def _jpeg(canvas: object) -> bytes:
-    from PIL import Image
-
+def _jpeg(canvas: FigureCanvasAgg) -> bytes:
     canvas.draw()
     stream = io.BytesIO()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()

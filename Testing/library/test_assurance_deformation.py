@@ -102,6 +102,25 @@ def test_a_fold_outside_the_body_counts_in_the_grid_only() -> None:
     assert measures["largest_fold", "grid"].n == 3
 
 
+def test_folds_that_touch_at_a_corner_are_one_cluster() -> None:
+    jacobian = np.ones((9, 9, 9), np.float32)
+    jacobian[3, 3, 3] = jacobian[4, 4, 4] = jacobian[5, 5, 5] = 0.0
+    jacobian[7:9, 0, 0] = -1.0
+    assert largest_fold(jacobian, tilted_grid((9, 9, 9))).n == 3
+
+
+def test_the_displacement_is_that_of_the_body_over_all_slabs() -> None:
+    grid = tilted_grid()
+    field = np.zeros((3, *grid.shape))
+    field[0], field[1] = 3.0, 4.0
+    field[0, 10, 18, 20], field[1, 10, 18, 20] = 0.0, 12.0
+    field[2, 0] = 500.0  # air, outside the body
+    subject = subject_of(as_transform(field, grid), grid)
+    found = survey(subject)
+    assert found.max_mm == pytest.approx(12.0)
+    assert found.mean_mm == pytest.approx(5 + 7 / subject.body.sum())
+
+
 def test_without_folds_there_is_no_largest_one() -> None:
     fold = largest_fold(np.ones((5, 6, 7), np.float32), tilted_grid((7, 6, 5)))
     assert (fold.value, fold.n, fold.place) == (0.0, 0, None)

@@ -120,6 +120,29 @@ def test_the_worst_structure_is_named() -> None:
     assert assessment.to_dict()["worst_structure"] == "heart"
 
 
+def test_a_wrong_structure_is_worse_than_a_large_one_with_distant_surfaces() -> None:
+    profile = Profile.named("tg132")
+    measures = [
+        Measure("dice", "lens", 0.3),
+        Measure("mean_distance", "lens", 0.8),
+        Measure("dice", "liver", 0.97),
+        Measure("mean_distance", "liver", 1.9),
+    ]
+    assessment = Assessment(grade(measures, profile, 2.0), profile)
+    assert assessment.ranked_structures() == ["lens", "liver"]
+    # Of each kind the worst: Dice of the lens first, the distance of the liver for both.
+    headline = {m.key: (m.region, n) for m, n in assessment.headline() if m.value is not None}
+    assert headline == {"dice": ("lens", 2), "mean_distance": ("liver", 2)}
+    assert assessment.headline()[0][0].key == "dice"
+
+
+def test_a_criterion_without_regions_does_not_grade_the_whole_grid() -> None:
+    profile = Profile.from_dict(own_profile({"measure": "jacobian_min", "compliant": 0.1}))
+    measures = [Measure("jacobian_min", region, -1.0) for region in ("body", "grid")]
+    verdicts = [m.verdict for m in grade(measures, profile, 2.0)]
+    assert verdicts == [Verdict.NOT_COMPLIANT, Verdict.INFORMATION]
+
+
 def test_an_assessment_survives_json() -> None:
     profile = Profile.named("srs-1mm")
     measures = [

@@ -275,6 +275,7 @@ def test_the_worker_assesses(small_files: dict, foreign: dict, tmp_path: Path) -
     assert stages == ["read", "field", "structures", "consistency", "intensities", "save"]
     fractions = [event["fraction"] for event in events if event["event"] == "progress"]
     assert fractions == sorted(fractions)
+    assert fractions[-1] > 0.5
     assert events[-1]["event"] == "result"
     assert events[-1]["verdict"] == "not compliant"
     assert events[-1]["counts"]["not verified"] == 1
@@ -346,6 +347,9 @@ def test_images_alone_are_enough_and_what_they_cannot_tell_is_not_verified(
     for key in ("tre_mean", "dice", "inverse_consistency_p95"):
         measure = next(m for (k, _), m in found.items() if k == key)
         assert measure.verdict is Verdict.NOT_VERIFIED
+    data = json.loads((tmp_path / "out" / "assessment.json").read_text(encoding="utf-8"))
+    assert data["worst_structure"] is None
     words = words_of(tmp_path / "out" / "assessment.html")
+    assert "Worst structure" not in words
     assert "no landmarks were given" in words
     assert "no labels were given" in words

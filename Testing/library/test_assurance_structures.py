@@ -80,6 +80,17 @@ def test_overlap_and_distances_are_those_of_simpleitk() -> None:
         assert found[name, "hd95"].value == pytest.approx(np.percentile(pooled, 95), abs=1e-3)
 
 
+def test_the_place_where_the_surfaces_are_farthest_apart() -> None:
+    fixed = boxes(GRID, (0, 0, 0), (0, 0, 0))
+    array = fixed.array.copy()
+    array[12, 14, 18:25] = 1  # a spike from the face of the first box to the left
+    labels = fixed, Volume(array, GRID)
+    found = measured(subject_of(affine(np.eye(3)), GRID, labels=labels, names=NAMES))
+    tip = GRID.to_physical(np.array([[24.0, 14.0, 12.0]]))[0]
+    assert found["heart", "mean_distance"].place == pytest.approx(tip)
+    assert found["spinal cord", "mean_distance"].value == 0
+
+
 def test_growth_by_contours_and_by_the_jacobian_agree_for_a_scaling() -> None:
     scale = np.diag([1.25, 1.0, 1.2])
     center = np.array([-30.0 + 13.5 * 1.5, 40 + 14 * 2.0, 100 + 12.5 * 2.5])
@@ -103,6 +114,14 @@ def test_folds_are_counted_per_structure() -> None:
     found = measured(subject_of(as_transform(field, GRID), GRID, labels=labels, names=NAMES))
     assert found["heart", "structure_folding"].value == pytest.approx(100 * 6 / (8 * 9 * 10))
     assert found["spinal cord", "structure_folding"].value == 0
+
+
+def test_names_that_come_twice_are_told_apart() -> None:
+    labels = (boxes(GRID, (0, 0, 0), (0, 0, 0)),) * 2
+    subject = subject_of(affine(np.eye(3)), GRID, labels=labels, names={1: "GTV", 2: "GTV"})
+    assert subject.structure_names() == {1: "GTV", 2: "GTV (2)"}
+    subject = subject_of(affine(np.eye(3)), GRID, labels=labels, names={2: "structures"})
+    assert subject.structure_names() == {1: "label 1", 2: "structures (2)"}
 
 
 def test_what_one_map_lacks_is_not_measured() -> None:
