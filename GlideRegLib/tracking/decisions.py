@@ -109,8 +109,8 @@ def carried_over(fresh: Tracking, earlier: Tracking) -> Tracking:
     present = {row.identifier for row in rows}
     for row in earlier:
         by_hand = row.state == "new" and row.decision in ("confirmed", "corrected")
-        near = any(_distance(row.fixed_center, place) <= _SAME_MM for place in places)
-        if by_hand and row.identifier not in present and not near:
+        near = [_distance(row.fixed_center, place) for place in places]
+        if by_hand and row.identifier not in present and not any(d <= _SAME_MM for d in near):
             rows.append(row)
     return replace(fresh, rows=tuple(rows))
 
@@ -147,8 +147,8 @@ def _with_growth(row: TrackRow, settings: MeasureSettings) -> TrackRow:
     return replace(row, growth=change, remarks=remarks)
 
 
-def _distance(one: Point | None, other: Point | None) -> float:
-    """Millimeters between two points; infinite where one is missing."""
+def _distance(one: Point | None, other: Point | None) -> float | None:
+    """Millimeters between two points; None where one is missing."""
     if one is None or other is None:
-        return float("inf")
+        return None
     return float(np.linalg.norm(np.subtract(one, other)))

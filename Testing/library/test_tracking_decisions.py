@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from GlideRegLib.tracking.decisions import (
     measure_settings,
     rejected,
 )
+from GlideRegLib.tracking.files import tracking_csv, tracking_json
 from GlideRegLib.tracking.nodules import Nodule, nodules_from_points, with_identities
 from GlideRegLib.tracking.records import Tracking, TrackRow
 from GlideRegLib.tracking.track import MeasureSettings, TrackSettings, track
@@ -61,6 +63,15 @@ def test_a_correction_is_measured_where_the_clinician_put_it(
     assert row.growth.volume_change_percent == pytest.approx(95.3, abs=8)
     assert before.decision == "open", "rows are never changed"
     assert confirmed(row, MEASURE) == row, "a corrected row stays corrected"
+
+
+def test_a_new_nodule_that_is_moved_has_no_distance(tracking: Tracking, current: Volume) -> None:
+    mine = added("mine", np.add(FRESH, 1.5), None, current, MEASURE)
+    row = corrected(mine, FRESH, current, MEASURE)
+    assert (row.state, row.decision, row.distance_mm) == ("new", "corrected", None)
+    listed = replace(tracking, rows=(*tracking.rows, row))
+    assert "inf" not in tracking_csv(listed).lower()
+    assert Tracking.from_dict(json.loads(tracking_json(listed))) == listed
 
 
 def test_a_place_outside_the_image_is_refused(tracking: Tracking, current: Volume) -> None:
