@@ -206,6 +206,14 @@ def test_all_forms_of_a_foreign_transform_give_the_same_numbers(
     assert compared > 100
 
 
+def test_a_triangle_of_files_is_closed(small_files: dict, foreign: dict, tmp_path: Path) -> None:
+    sitk.WriteTransform(sitk.TranslationTransform(3, (0.0, 0.0, 1.5)), str(tmp_path / "on.tfm"))
+    third = {"onward": str(tmp_path / "on.tfm"), "direct": str(foreign["h5"])}
+    run_assess_job(job_of(small_files, foreign["h5"], tmp_path / "out", report=False, **third))
+    gap = measures_of(tmp_path / "out")["transitivity_p95", "body"]
+    assert gap.value == pytest.approx(1.5, abs=1e-4)
+
+
 def test_a_foreign_transform_is_held_against_the_truth(
     small_files: dict, foreign: dict, tmp_path: Path
 ) -> None:
