@@ -189,10 +189,10 @@ def layers_to_image(layers: list[Volume], about: dict[str, str]) -> SimpleITK.Im
     images = [layer.to_sitk() for layer in layers]
     image = images[0] if len(images) == 1 else sitk.Compose(images)
     whole = " ".join(f"0 {n - 1}" for n in image.GetSize())
-    for key, value in about.items():
-        if key.endswith("_Extent"):
-            value = whole  # the old extents belong to the old grid
-        elif key == "Segmentation_ReferenceImageExtentOffset":
-            value = "0 0 0"
-        image.SetMetaData(key, value)
+    # The old extents and offset belong to the old grid; Slicer reads no segment without them.
+    extents = {f"{key.rpartition('_')[0]}_Extent": whole for key in about if key.endswith("_ID")}
+    if about:
+        extents["Segmentation_ReferenceImageExtentOffset"] = "0 0 0"
+    for key, value in {**about, **extents}.items():
+        image.SetMetaData(key, whole if key.endswith("_Extent") else value)
     return image

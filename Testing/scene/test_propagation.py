@@ -241,3 +241,29 @@ def test_a_field_of_other_software_needs_the_fixed_volume_for_the_way_back(
     (new,) = propagate([markups], node, reference, back=True, sourceVolume=reference)
     # Sampled every 4 mm along other axes than the field's own.
     np.testing.assert_allclose(positions(new), target, atol=0.15)
+
+
+def test_slicer_reads_the_segmentation_file_that_the_command_writes(tmp_path) -> None:
+    """Two overlapping segments in two layers, there and back through Slicer's storage node."""
+    from GlideRegLib.propagation.volumes import layers_to_image, read_layers
+    from GlideRegLib.volume import Volume
+
+    middle = in_ras(some_points()).mean(axis=0)
+    layers = [Volume.from_sitk(ball(middle + 8 * k, 12.0)) for k in (0, 1)]
+    about = {"Segmentation_MasterRepresentation": "Binary labelmap"}
+    for k, name in enumerate(("Tumor", "Lung")):
+        fields = {"ID": f"S{k}", "Name": name, "Layer": str(k), "LabelValue": "1"}
+        about.update({f"Segment{k}_{key}": value for key, value in fields.items()})
+    path = tmp_path / "ours.seg.nrrd"
+    sitk.WriteImage(layers_to_image(layers, about), str(path), True)
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "S")
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(path))
+    assert storage.ReadData(segmentation)
+    found = segmentation.GetSegmentation()
+    assert [found.GetNthSegment(k).GetName() for k in (0, 1)] == ["Tumor", "Lung"]
+    storage.SetFileName(str(tmp_path / "slicers.seg.nrrd"))
+    assert storage.WriteData(segmentation)
+    again, names = read_layers(tmp_path / "slicers.seg.nrrd")
+    assert [int(v.array.sum()) for v in again] == [int(v.array.sum()) for v in layers]
+    assert names["Segment1_Name"] == "Lung"
