@@ -32,6 +32,7 @@ from slicer_harness.nodule_pair import (
     ras,
 )
 from slicer_harness.scene import SceneHarness, fresh_scene
+from slicer_harness.views import SliceView
 
 
 @pytest.fixture(autouse=True)
@@ -438,3 +439,24 @@ def test_markers_are_drawn_in_the_views_of_their_scan(table) -> None:
         ids = node.GetDisplayNode().GetViewNodeIDs()
         assert any("vtkMRMLViewNode" in one for one in ids), "also in 3-D"
         assert any("Red" in one for one in ids) and not any("Prior" in one for one in ids)
+
+
+def test_slice_views_draw_the_nodule_in_its_color_in_each_scan(
+    scene: SceneHarness, table, pictures: Path
+) -> None:
+    drawn = {
+        column: SliceView(scene, views.viewName(column, "Axial"), size=(240, 240))
+        for column in ("Prior", "Current")
+    }
+    views.showComparison(table)
+    row = named(table, "stays")
+    views.jumpTo(table, row.identifier)
+    wanted = 255 * np.array(markers.COLORS["matched"])
+    for column, place in (("Prior", row.moving_position), ("Current", row.fixed_position)):
+        view = drawn[column]
+        picture = view.render(pictures / f"nodule-{column.lower()}.png").astype(float)
+        r, c = view.pixel(ras(place))
+        assert (r, c) == (pytest.approx(119.5, abs=1), pytest.approx(119.5, abs=1))
+        near = picture[r - 12 : r + 13, c - 12 : c + 13].reshape(-1, 3)
+        assert (np.abs(near - wanted).max(axis=1) < 40).sum() > 10, "the marker"
+        assert (near.min(axis=1) > 150).sum() > 20, "the nodule behind it"
