@@ -32,7 +32,7 @@ from PySide6 import QtWidgets  # noqa: E402
 from slicer_harness.scene import SceneHarness, fresh_scene  # noqa: E402
 
 SCREENSHOTS = _TESTING.parent / "Resources" / "Screenshots"
-WIDTH, SIDE = 580, 300
+WIDTH, SIDE = 640, 300
 SPACING = 1.5
 
 
@@ -103,7 +103,7 @@ def panel_picture(module: OpenModule, path: Path) -> None:
     """The section alone, as wide as a panel that was drawn wider."""
     for name in ("inputs", "outputs", "method", "result", "display"):
         getattr(module.ui, f"{name}Section").collapsed = True
-    module.ui.nodulesTable.setMinimumHeight(330)
+    module.ui.nodulesTable.setMinimumHeight(352)
     module.processEvents()
     module.parent.resize(WIDTH, module.parent.sizeHint.height())
     module.processEvents()
