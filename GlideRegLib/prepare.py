@@ -209,9 +209,10 @@ def prepare_pair(
     images, bodies, insides = [], [], []
     for volume, mask, transform in ((fixed, masks[0], None), (moving, masks[1], affine)):
         normal = normalize_intensity(volume, modality)
-        background = background_value(normal, modality)
         smooth = _antialias(normal, spacing)
-        images.append(smooth.resampled(grid, transform, background).array)
+        # Beyond its ends an image goes on as it ended: air there would draw an edge at each end of
+        # the scan, and the ends of both images would attract each other.
+        images.append(smooth.resampled(grid, transform, None).array)
         bodies.append(_resample_mask(mask, volume.grid, grid, transform))
         insides.append(_resample_mask(np.ones_like(mask), volume.grid, grid, transform))
     shared = np.count_nonzero(bodies[0] & bodies[1]) / max(np.count_nonzero(bodies[0]), 1)

@@ -66,14 +66,14 @@ class Volume:
         self,
         grid: Grid,
         transform: SimpleITK.Transform | None = None,
-        background: float = 0.0,
+        background: float | None = 0.0,
         labels: bool = False,
     ) -> Volume:
         """This volume resampled onto another grid.
 
         ``transform`` maps LPS points of ``grid`` to LPS points of this volume (ITK's resampling
-        direction); voxels that land outside get ``background``. Linear for images, nearest
-        neighbor for ``labels``.
+        direction); voxels that land outside get ``background``, or with None the value of the
+        nearest voxel. Linear for images, nearest neighbor for ``labels``.
         """
         import SimpleITK as sitk
 
@@ -82,7 +82,10 @@ class Volume:
         resampler.SetOutputSpacing(grid.spacing)
         resampler.SetOutputOrigin(grid.origin)
         resampler.SetOutputDirection(grid.direction)
-        resampler.SetDefaultPixelValue(float(background))
+        if background is None:
+            resampler.UseNearestNeighborExtrapolatorOn()
+        else:
+            resampler.SetDefaultPixelValue(float(background))
         resampler.SetInterpolator(sitk.sitkNearestNeighbor if labels else sitk.sitkLinear)
         if transform is not None:
             resampler.SetTransform(transform)

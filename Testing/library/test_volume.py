@@ -133,6 +133,14 @@ def test_resampling_takes_output_points_through_the_transform_into_the_image() -
     np.testing.assert_allclose(found.array[surrounded], expected[surrounded], atol=0.03)
 
 
+def test_without_a_background_an_image_goes_on_as_it_ended() -> None:
+    grid = centered_grid((12, 10, 8), (2.0, 2.0, 2.0))
+    array = np.random.default_rng(1).normal(size=grid.shape).astype(np.float32)
+    wide = centered_grid((18, 14, 16), (2.0, 2.0, 2.0))
+    found = Volume(array, grid).resampled(wide, background=None)
+    np.testing.assert_allclose(found.array, np.pad(array, ((4, 4), (2, 2), (3, 3)), "edge"))
+
+
 def test_labels_are_resampled_by_the_nearest_neighbor() -> None:
     grid = centered_grid((12, 12, 12), (2.0, 2.0, 2.0))
     labels = Volume(
