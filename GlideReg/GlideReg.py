@@ -80,9 +80,11 @@ class GlideRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """Builds the panel when the module is opened for the first time."""
         from GlideRegPanel.panel import Panel
+        from GlideRegPanel.section_files import addSections
 
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/GlideReg.ui"))
+        addSections(uiWidget, self.resourcePath("UI"))
         self.layout.addWidget(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = GlideRegLogic()
