@@ -23,6 +23,23 @@ _COLORS = {
 }
 
 
+def _list_profiles(wanted: bool) -> None:
+    """Prints the profiles that ``--profile`` takes, and ends the command."""
+    if not wanted:
+        return
+    from .assurance.profile import Profile, available_profiles, user_folder
+    from .errors import SettingsError
+
+    for name, path in available_profiles().items():
+        try:
+            said = Profile.named(str(path)).name
+        except SettingsError as error:
+            said = f"cannot be used: {error}"
+        typer.echo(f"{name}: {said}")
+    typer.echo(f"Profiles of your own: .json files in {user_folder()} or $GLIDEREG_PROFILES.")
+    raise typer.Exit
+
+
 def assess(
     fixed: Annotated[str, typer.Argument(help="Fixed image (file or DICOM folder).")],
     moving: Annotated[str, typer.Argument(help="Moving image (file or DICOM folder).")],
@@ -50,8 +67,17 @@ def assess(
         str | None, typer.Option(help="Transform from the fixed to that third image.")
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="tg132, mean2-max5, srs-1mm, or a JSON file of your own.")
+        str, typer.Option(help="tg132, mean2-max5, srs-1mm, or one of your own: its name or file.")
     ] = "tg132",
+    list_profiles: Annotated[
+        bool,
+        typer.Option(
+            "--list-profiles",
+            callback=_list_profiles,
+            is_eager=True,
+            help="Show all profiles, also your own, and exit.",
+        ),
+    ] = False,
     jacobian: Annotated[
         bool, typer.Option("--jacobian", help="Also write jacobian.nii.gz (determinant).")
     ] = False,

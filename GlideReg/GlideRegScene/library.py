@@ -25,6 +25,14 @@ def makeLibraryImportable() -> Path:
     )
 
 
+def availableProfiles() -> dict[str, Path]:
+    """The library's ``available_profiles`` with those in this module's ``Resources/profiles``: the
+    name of every profile of criteria that can be chosen, and its file."""
+    from GlideRegLib.assurance.profile import available_profiles
+
+    return available_profiles(Path(__file__).resolve().parents[1] / "Resources" / "profiles")
+
+
 def _makeImportable(folder: Path) -> None:
     found = importlib.util.find_spec("GlideRegLib")
     if found is None:

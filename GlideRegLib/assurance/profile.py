@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,22 +172,47 @@ class Profile:
         return cls(*texts, found)
 
     @classmethod
-    def named(cls, name: str) -> Profile:
-        """A built-in profile ("tg132", ...), or one from a JSON file.
+    def named(cls, name: str | Path) -> Profile:
+        """A profile that :func:`available_profiles` knows ("tg132", ...), or one from a JSON file.
 
         Raises :class:`SettingsError` with one sentence.
         """
-        path = FOLDER / f"{name}.json" if name in built_in_profiles() else Path(name)
+        known = available_profiles()
+        path = known.get(str(name), Path(name))
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise SettingsError(
-                f"The profile '{name}' is neither one of {', '.join(built_in_profiles())} nor a "
-                "file that can be read."
+                f"The profile '{name}' is neither one of {', '.join(known)} nor a file that can be "
+                "read."
             ) from error
         except ValueError as error:
             raise SettingsError(f"The profile '{name}' is not valid JSON ({error}).") from error
         return cls.from_dict(data)
+
+
+def available_profiles(*folders: Path) -> dict[str, Path]:
+    """Every profile that can be chosen, as name and file: the built-in ones first, then the user's.
+
+    The user's are the ``.json`` files in ``folders``, in those of ``$GLIDEREG_PROFILES`` (several,
+    parted as in PATH) and in :func:`user_folder`; the first with a name counts. A built-in name
+    always means the built-in profile: no verdict "TG-132" with limits of somebody else. Files are
+    listed, not read: what is wrong with one is said by :meth:`Profile.named`.
+    """
+    named = os.environ.get("GLIDEREG_PROFILES", "").split(os.pathsep)
+    searched = [*folders, *(Path(f).expanduser() for f in named if f), user_folder()]
+    found = {name: FOLDER / f"{name}.json" for name in built_in_profiles()}
+    for folder in searched:
+        for path in sorted(Path(folder).glob("*.json")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def user_folder() -> Path:
+    """Where a user keeps profiles of his or her own on this system. It may not exist yet."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("GlideReg", appauthor=False)) / "profiles"
 
 
 def built_in_profiles() -> list[str]:

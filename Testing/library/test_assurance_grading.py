@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from GlideRegLib.assurance.catalog import KINDS
 from GlideRegLib.assurance.grading import grade
 from GlideRegLib.assurance.names import read_names
-from GlideRegLib.assurance.profile import Profile, built_in_profiles
+from GlideRegLib.assurance.profile import Profile, available_profiles, built_in_profiles
 from GlideRegLib.assurance.records import Assessment, Measure, Verdict
+from GlideRegLib.cli import app
 from GlideRegLib.errors import InputError, SettingsError
 
 
@@ -191,6 +193,50 @@ def test_wrong_profiles_get_one_sentence(tmp_path: Path, content: object, said: 
     file.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(SettingsError, match=said):
         Profile.named(str(file))
+
+
+def test_profiles_of_ones_own_are_found_by_name_and_built_in_names_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, named, user = (tmp_path / name for name in ("module", "named", "user"))
+    monkeypatch.setattr("platformdirs.user_config_dir", lambda *_, **__: str(user))
+    monkeypatch.setenv("GLIDEREG_PROFILES", str(named))
+    own = json.dumps(own_profile({"measure": "dice", "compliant": 0.7}))
+    for path in (named / "a.json", user / "profiles/b.json", user / "profiles/a.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(own)
+    (named / "tg132.json").write_text(own)
+    module.mkdir()
+    (module / "c.json").write_text("{")
+    found = available_profiles(module)
+    assert list(found) == [*built_in_profiles(), "c", "a", "b"]
+    assert found["a"] == named / "a.json" and found["b"] == user / "profiles" / "b.json"
+    assert Profile.named("a").name == Profile.named("b").name == "Ours"
+    assert Profile.named("tg132").name != "Ours", "a built-in name was taken over"
+    with pytest.raises(SettingsError, match="srs-1mm, tg132, a, b nor a file"):
+        Profile.named("c")  # known only where the module's folder was given
+
+
+def test_the_command_lists_all_profiles_and_says_which_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ours.json").write_text(
+        json.dumps(own_profile({"measure": "dice", "compliant": 1}))
+    )
+    (tmp_path / "wrong.json").write_text("{")
+    monkeypatch.setenv("GLIDEREG_PROFILES", str(tmp_path))
+    done = CliRunner().invoke(app, ["assess", "--list-profiles"])
+    assert done.exit_code == 0, done.output
+    lines = dict(line.split(": ", 1) for line in done.output.splitlines())
+    assert lines["ours"] == "Ours" and "TG-132" in lines["tg132"]
+    assert lines["wrong"].startswith("cannot be used: ") and "not valid JSON" in lines["wrong"]
+
+
+def test_the_example_in_the_folder_for_profiles_can_be_used() -> None:
+    readme = Path(__file__).parents[2] / "GlideReg" / "Resources" / "profiles" / "README.md"
+    example = readme.read_text(encoding="utf-8").split("```json\n")[1].split("```")[0]
+    profile = Profile.from_dict(json.loads(example))
+    assert {c.measure for c in profile.criteria} == {"tre_mean", "dice", "folding"}
 
 
 def test_a_profile_that_does_not_exist_names_those_that_do() -> None:
