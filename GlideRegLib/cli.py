@@ -18,10 +18,18 @@ from rich.markup import escape
 from . import __version__, machine
 from .cli_assess import assess
 from .cli_commission import commission
-from .cli_options import Device, Landmarks, Preset, cancel_wish, settings_from, write_json
+from .cli_options import (
+    Device,
+    Landmarks,
+    Preset,
+    cancel_wish,
+    named_values,
+    settings_from,
+    write_json,
+)
 from .cli_propagate import propagate
 from .cli_track import track
-from .console import LiveProgress, print_quality, print_weights
+from .console import LiveProgress, print_methods, print_quality, print_weights
 from .errors import Cancelled, GlideRegError, InputError
 
 app = typer.Typer(
@@ -68,6 +76,11 @@ def register(
     preset: Annotated[Preset, typer.Option(help="Working grid 2, 1.5, 1 mm; or as printed.")] = (
         "standard"
     ),
+    method: Annotated[str, typer.Option(help="A name from 'glidereg methods'.")] = "glide",
+    method_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An option of that method. May be repeated."),
+    ] = None,
     encoder: Annotated[
         str,
         typer.Option(
@@ -133,6 +146,10 @@ def register(
         "threads": threads,
         "seed": seed,
     }
+    if method != "glide":
+        changes["method"] = method
+    if method_option:
+        changes["method_options"] = named_values(method_option)
     if features:
         feature_changes["use"] = features
     if reduction:
@@ -161,6 +178,16 @@ def register(
         report = run_job(job, progress)
     print_quality(Console(), report)
     typer.echo(f"Results: {output}")
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Only this one, with its options.")] = None,
+) -> None:
+    """List the registration methods, which of them can run here, and how to get the others."""
+    from .methods import METHODS, find
+
+    print_methods(Console(), [find(name)] if name else METHODS.values(), details=bool(name))
 
 
 @app.command()

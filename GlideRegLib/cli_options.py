@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .errors import InputError
+from .errors import InputError, SettingsError
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -36,6 +36,22 @@ def settings_from(preset: str, file: str | None, changes: dict) -> Settings:
         data.setdefault("preset_name", preset)
         base = Settings.from_dict(data)
     return with_changes(base, **changes)
+
+
+def named_values(texts: list[str]) -> dict[str, object]:
+    """``NAME=VALUE`` texts as a dictionary; a value is JSON where it can be read so, else text.
+
+    Raises :class:`SettingsError` for a text without a name."""
+    values: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise SettingsError(f"'{text}' is no option of a method; write NAME=VALUE.")
+        try:
+            values[name.strip()] = json.loads(value)
+        except ValueError:
+            values[name.strip()] = value
+    return values
 
 
 def write_json(path: str, content: dict) -> None:

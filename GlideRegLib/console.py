@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from rich.table import Table
 from .progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
+    from .methods import Method
     from .tracking.records import Tracking
 
 
@@ -87,6 +90,8 @@ def print_quality(console: Console, report: dict) -> None:
         j = quality["jacobian"]
         table.add_row("Jacobian, min to max", "", f"{j['min']:.2f} to {j['max']:.2f}")
         table.add_row("SD of log Jacobian", "", f"{quality['sd_log_jacobian']:.3f}")
+    if report.get("method", "glide") != "glide":
+        table.add_row("method", "", report["method"])
     if "encoder" in report:
         encoder = report["encoder"]
         trained = "" if encoder["name"] == "none" or encoder["trained"] else " (random weights)"
@@ -115,6 +120,21 @@ def print_weights(console: Console, entries: Sequence, folder: Path) -> None:
             state,
             str(entry.path or ""),
         )
+    console.print(table)
+
+
+def print_methods(console: Console, methods: Iterable[Method], details: bool = False) -> None:
+    """Prints name, title and availability of methods; with ``details`` sources and options too."""
+    table = Table()
+    for name in ("method", "what", "here"):
+        table.add_column(name, overflow="fold")
+    for method in methods:
+        table.add_row(method.name, method.title, method.missing() or "ready")
+        if details:
+            console.print(f"{method.paper}\n{method.link}\n{method.license_note}", soft_wrap=True)
+            options = method.options({})
+            for name, value in ({} if options is None else asdict(options)).items():
+                console.print(f"  --method-option {name}={json.dumps(value)}", highlight=False)
     console.print(table)
 
 

@@ -103,7 +103,10 @@ def run_job(job: Job, progress: Progress | None = None) -> dict:
     Raises a :class:`GlideRegError` with one sentence.
     """
     progress = progress or Progress()
+    from .methods import find
+
     job.settings.check()
+    find(job.settings.method).require()
     check_output(Path(job.output))
     with progress.stage("read"):
         inputs = read_inputs(job, progress)

@@ -12,26 +12,17 @@ import numpy as np
 import torch
 
 from . import machine, memory, provenance
-from .align import initial_alignment
 from .confidence import estimate_uncertainty
 from .constraints import LandmarkConstraints
-from .errors import InputError
 from .features.pyramid import FeaturePyramid
 from .features.reduction import ReducedFeatures
-from .field import DisplacementField, linear_matrix, read_transform
+from .field import DisplacementField
 from .optimize.initial import initial_displacements
 from .optimize.refine import effective_levels, refine
 from .optimize.repair import repair_folds
 from .optimize.warping import resize_displacement
-from .prepare import (
-    Prepared,
-    background_value,
-    body_mask,
-    detect_modality,
-    normalize_intensity,
-    prepare_pair,
-    working_grid,
-)
+from .pair import find_start, trusted, understand
+from .prepare import Prepared, background_value, prepare_pair, working_grid
 from .progress import Progress
 from .result import Result
 from .settings import Settings
@@ -54,7 +45,8 @@ def register(
     moving_mask: Volume | None = None,
     landmark_constraints: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Result:
-    """Registers ``moving`` to ``fixed`` with GLIDE-Reg (Zhu et al.).
+    """Registers ``moving`` to ``fixed``: with GLIDE-Reg (Zhu et al.), or with the method that
+    ``settings.method`` names (``methods/``).
 
     Volumes hold HU (CT) or any MR intensities, on any 3-D grids. Masks (label volumes; non-zero
     counts) restrict what is compared. ``landmark_constraints`` are corresponding fixed and moving
@@ -65,6 +57,26 @@ def register(
     settings = settings or Settings()
     settings.check()
     progress = progress or Progress()
+    if settings.method != "glide":
+        from .methods import find
+
+        masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
+        return find(settings.method).register(
+            fixed, moving, settings, progress, **masks, landmark_constraints=landmark_constraints
+        )
+    given = (fixed_mask, moving_mask)
+    return _glide(fixed, moving, settings, progress, given, landmark_constraints)
+
+
+def _glide(
+    fixed: Volume,
+    moving: Volume,
+    settings: Settings,
+    progress: Progress,
+    given: tuple[Volume | None, Volume | None],
+    landmark_constraints: tuple[np.ndarray, np.ndarray] | None,
+) -> Result:
+    """The method itself; arguments as for :func:`register`, ``given`` the masks."""
     guides = None
     if landmark_constraints is not None:
         guides = LandmarkConstraints.checked(landmark_constraints, fixed.grid, moving.grid)
@@ -74,18 +86,16 @@ def register(
     progress.set_plan(_plan(settings))
     with machine.readable_memory_errors():
         with progress.stage("prepare"):
-            modality, masks, bodies = _understand(
-                fixed, moving, settings, (fixed_mask, moving_mask)
-            )
+            modality, masks, bodies = understand(fixed, moving, settings, given)
         with progress.stage("align"):
-            initial = _initial(fixed, moving, masks, modality, settings, progress, guides)
+            initial = find_start(fixed, moving, masks, modality, settings, progress, guides)
         budget = memory.Budget(settings, device, progress)
         budget.fit(lambda chosen: _sizes(fixed, moving, masks[0], chosen))
 
         def attempt(chosen: Settings) -> tuple:
             with progress.stage("prepare"):
                 prepared = _prepared(fixed, moving, initial, masks, modality, chosen).to(device)
-                trust = _trust(prepared, fixed_mask is not None, moving_mask is not None)
+                trust = trusted(prepared, *(mask is not None for mask in given))
             encoder, reduced = None, None
             if chosen.uses_global:
                 encoder, reduced = _global_features(prepared, chosen, device, progress)
@@ -111,7 +121,7 @@ def register(
         encoder,
         quality,
         progress,
-        (fixed, moving, fixed_mask, moving_mask),
+        (fixed, moving, *given),
         device,
         threads,
         time.monotonic() - started,
@@ -122,59 +132,6 @@ def register(
         used = 0 if near is None else len(near)
         result.report["landmark_constraints"] = guides.summary(result, used)
     return result
-
-
-def _understand(
-    fixed: Volume, moving: Volume, settings: Settings, given: tuple[Volume | None, Volume | None]
-) -> tuple[str, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Modality; the masks that count (given ones, else bodies); the bodies."""
-    found = [
-        detect_modality(v) if settings.modality == "auto" else settings.modality
-        for v in (fixed, moving)
-    ]
-    if found[0] != found[1]:
-        raise InputError(
-            f"The fixed image looks like {found[0].upper()} and the moving one like "
-            f"{found[1].upper()}; pairs of one modality are supported (override with --modality)."
-        )
-    modality = found[0]
-    bodies = tuple(body_mask(normalize_intensity(v, modality), modality) for v in (fixed, moving))
-    masks = []
-    for name, volume, mask, body in zip(
-        ("fixed", "moving"), (fixed, moving), given, bodies, strict=True
-    ):
-        if mask is None:
-            masks.append(body)
-            continue
-        fitted = (
-            mask
-            if mask.grid.is_close(volume.grid, 1e-2)
-            else mask.resampled(volume.grid, labels=True)
-        )
-        if not fitted.array.any():
-            raise InputError(f"The {name} mask does not overlap the {name} image.")
-        masks.append(fitted.array > 0)
-    return modality, tuple(masks), bodies
-
-
-def _initial(
-    fixed: Volume,
-    moving: Volume,
-    masks: tuple[np.ndarray, np.ndarray],
-    modality: str,
-    settings: Settings,
-    progress: Progress,
-    guides: LandmarkConstraints | None,
-) -> np.ndarray:
-    """The start, 4x4 fixed to moving LPS mm: found, none, or from a file."""
-    if settings.initial == "none":
-        return np.eye(4)
-    if settings.initial != "auto":
-        return linear_matrix(read_transform(settings.initial))
-    pair = [normalize_intensity(volume, modality) for volume in (fixed, moving)]
-    matrix, name = initial_alignment(*pair, masks, modality, progress, guides)
-    progress.message(f"Initial alignment: {name}.")
-    return matrix
 
 
 def _usable(
@@ -286,20 +243,6 @@ def _stored(pooling: int, displacement: torch.Tensor) -> tuple[int, torch.Tensor
         return pooling, displacement
     shape = tuple(n // 2 for n in displacement.shape[1:])
     return 2, resize_displacement(displacement, shape)
-
-
-def _trust(
-    prepared: Prepared, fixed_masked: bool, moving_masked: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where each image counts: where it has data, and inside the user's mask if there is one."""
-    pairs = (
-        (prepared.fixed_inside, prepared.fixed_mask, fixed_masked),
-        (prepared.moving_inside, prepared.moving_mask, moving_masked),
-    )
-    first, second = (
-        (inside & mask if masked else inside).float() for inside, mask, masked in pairs
-    )
-    return first, second
 
 
 def _sizes(fixed: Volume, moving: Volume, mask: np.ndarray, settings: Settings) -> memory.Sizes:

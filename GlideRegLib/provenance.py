@@ -38,7 +38,7 @@ def build_report(
     return {
         "schema": SCHEMA,
         "notice": NOTICE,
-        "method": "glide",
+        "method": settings.method,
         "modality": result.modality,
         "encoder": describe_encoder(encoder),
         "quality": quality,
@@ -92,4 +92,7 @@ def shareable_settings(settings: Settings) -> dict:
         data["initial"] = "file"
     if data["features"]["weights"]:
         data["features"]["weights"] = "file"
+    for name, value in data["method_options"].items():
+        if isinstance(value, str) and ("/" in value or "\\" in value):
+            data["method_options"][name] = "file"
     return data

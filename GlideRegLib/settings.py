@@ -209,14 +209,19 @@ class RefineSettings:
 class Settings:
     """Everything that decides the result, beside the inputs.
 
-    ``initial``: "auto", "none", or the path of a transform file (linear, LPS mm, fixed to moving).
-    ``modality``: "auto", "ct" or "mr". ``device``: "auto", "cpu" or "cuda". ``threads``: CPU
-    threads, 0 for all cores. ``memory_limit_mb``: what a run may take, MiB, 0 for what is free; the
-    plan is stepped down to fit. ``confidence``: the error of every voxel is estimated too. Build
+    ``method``: a name of ``methods.METHODS``; ``method_options``: values for the fields of that
+    method's own ``Options``. The parts below are those of "glide"; the other methods take the
+    working grid of them, and what their docstrings name. ``initial``: "auto", "none", or the path
+    of a transform file (linear, LPS mm, fixed to moving). ``modality``: "auto", "ct" or "mr".
+    ``device``: "auto", "cpu" or "cuda". ``threads``: CPU threads, 0 for all cores.
+    ``memory_limit_mb``: what a run may take, MiB, 0 for what is free; the plan is stepped down to
+    fit. ``confidence``: the error of every voxel is estimated too. Build
     one with :meth:`preset`; :meth:`check` raises :class:`SettingsError` with every reason.
     """
 
     preset_name: str = "standard"
+    method: str = "glide"
+    method_options: dict = field(default_factory=dict)
     modality: str = "auto"
     initial: str = "auto"
     device: str = "auto"
@@ -272,9 +277,17 @@ class Settings:
         found += _range("memory_limit_mb", self.memory_limit_mb, 0, 10_000_000)
         for part in (self.grid, self.features, self.reduction, self.convex, self.refine):
             found += part.problems()
-        found += self._weightless_levels()
+        found += self._weightless_levels() + self._method_problems()
         if found:
             raise SettingsError("These settings cannot be used: " + "; ".join(found) + ".")
+
+    def _method_problems(self) -> list[str]:
+        """What the method of another name says of its options."""
+        if self.method == "glide":
+            return ["the method glide has no method_options"] if self.method_options else []
+        from .methods import find
+
+        return find(self.method).problems(self.method_options)
 
     def _weightless_levels(self) -> list[str]:
         """Levels at which no feature set in use has a weight."""
@@ -304,16 +317,17 @@ class Settings:
         if not isinstance(data, dict):
             raise SettingsError(f"The settings must be an object with names, not {data!r}.")
         base = cls.preset(data.get("preset_name", "standard"))
-        return _merge(base, data, "settings")
+        return merged(base, data, "settings")
 
 
 def with_changes(settings: Settings, **changes: dict | object) -> Settings:
     """A copy with some values changed: ``with_changes(s, seed=3, grid={"spacing_mm": 2.0})``."""
-    return _merge(settings, changes, "settings")
+    return merged(settings, changes, "settings")
 
 
-def _merge(base: typing.Any, data: object, where: str) -> typing.Any:
-    """``base`` with the values that ``data`` names; ``where`` names the part in messages."""
+def merged(base: typing.Any, data: object, where: str) -> typing.Any:
+    """A copy of any settings dataclass with the values that ``data`` names; ``where`` names it in
+    messages. Raises :class:`SettingsError` for unknown names and wrong types."""
     if not isinstance(data, dict):
         raise SettingsError(f"The {where} must be an object with names, not {data!r}.")
     kinds = _kinds(type(base), data, where)
@@ -321,7 +335,7 @@ def _merge(base: typing.Any, data: object, where: str) -> typing.Any:
     for name, value in data.items():
         old = getattr(base, name)
         if dataclasses.is_dataclass(old):
-            values[name] = _merge(old, value, name)
+            values[name] = merged(old, value, name)
         else:
             values[name] = _typed(kinds[name], value, f"'{name}' of the {where}")
     return replace(base, **values)
@@ -368,7 +382,8 @@ def _typed(kind: typing.Any, value: object, where: str) -> object:
 def _name_of(kind: typing.Any) -> str:
     if typing.get_origin(kind) is tuple:
         return f"list of {_name_of(typing.get_args(kind)[0])}"
-    return {str: "text", bool: "true or false", Level: "level"}.get(kind, kind.__name__)
+    names = {str: "text", bool: "true or false", Level: "level", dict: "object with names"}
+    return names.get(kind, kind.__name__)
 
 
 def _range(name: str, value: float, low: float, high: float) -> list[str]:

@@ -54,7 +54,7 @@ def page_content(report: dict) -> dict:
             _dice_card(quality.get("mean_dice")),
             _folding_card(quality.get("folding_percent")),
             _cost_card(report.get("cost") or {}),
-            _encoder_card(report.get("encoder")),
+            _method_card(report),
         ],
         "landmarks": _landmark_rows(quality),
         "labels": _label_rows(quality.get("labels") or {}),
@@ -116,6 +116,15 @@ def _cost_card(cost: dict) -> Card:
     if number(total) == _DASH:
         return Card("Time", NOT_MEASURED, (f"peak memory {memory}",))
     return Card("Time", f"{number(total, 0 if total >= 10 else 1)} s", (f"peak memory {memory}",))
+
+
+def _method_card(report: dict) -> Card:
+    """The encoder of our own method; of another one its name, and the encoder if it has one."""
+    name = str(report.get("method") or "glide")
+    if name.startswith("glide"):
+        return _encoder_card(report.get("encoder"))
+    encoder = (report.get("encoder") or {}).get("name", "none")
+    return Card("Method", name, () if encoder == "none" else (f"encoder {encoder}",))
 
 
 def _encoder_card(encoder: dict | None) -> Card:
@@ -253,12 +262,20 @@ def _run_rows(report: dict) -> list[tuple[str, str]]:
     provenance = report.get("provenance") or {}
     settings = provenance.get("settings") or {}
     features, refine = settings.get("features") or {}, settings.get("refine") or {}
-    rows = [
-        ("Preset", settings.get("preset_name")),
-        ("Working grid", _millimeters((settings.get("grid") or {}).get("spacing_mm"))),
+    method = str(report.get("method") or "glide")
+    own = [
         ("Features", {"both": "global and local"}.get(features.get("use"), features.get("use"))),
         ("Reduction of the global features", (settings.get("reduction") or {}).get("kind")),
         ("Solver", refine.get("solver")),
+    ]
+    if not method.startswith("glide"):
+        options = settings.get("method_options") or {}
+        own = [("Options", ", ".join(f"{k} {v}" for k, v in options.items()) or "as published")]
+    rows = [
+        ("Method", method),
+        ("Preset", settings.get("preset_name")),
+        ("Working grid", _millimeters((settings.get("grid") or {}).get("spacing_mm"))),
+        *own,
         ("Initial alignment", settings.get("initial")),
         ("Device, threads", _joined(provenance.get("device"), provenance.get("threads"))),
         ("Seed", provenance.get("seed")),

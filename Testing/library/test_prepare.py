@@ -21,7 +21,8 @@ from known_scenes import (
 
 from GlideRegLib.errors import InputError
 from GlideRegLib.geometry import Grid
-from GlideRegLib.pipeline import _multiple, _trust
+from GlideRegLib.pair import trusted
+from GlideRegLib.pipeline import _multiple
 from GlideRegLib.prepare import (
     MR_SCALE,
     background_value,
@@ -332,9 +333,9 @@ def test_outside_an_image_it_goes_on_as_it_ended_without_trust() -> None:
     assert (np.sort(outside[0].ravel())[-20:] <= last.max()).all()
     assert outside[0].max() > 0.9 * last.max() > 0
     assert prepared.fixed_inside.all()
-    free = _trust(prepared, False, False)
+    free = trusted(prepared, False, False)
     assert torch.equal(free[1], prepared.moving_inside.float())
-    masked = _trust(prepared, True, False)
+    masked = trusted(prepared, True, False)
     assert torch.equal(masked[0], (prepared.fixed_inside & prepared.fixed_mask).float())
     assert torch.equal(masked[1], free[1])
 

@@ -1,0 +1,131 @@
+"""What a method is to the rest of the library, and what it needs to run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, SettingsError
+from ..progress import Progress
+from ..settings import Settings, merged
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..result import Result
+    from ..volume import Volume
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that a method needs beyond this library: ``found`` looks for it (quickly, nothing
+    is loaded), ``how`` says in half a sentence how to get it."""
+
+    what: str
+    how: str
+    found: Callable[[], bool]
+
+    @classmethod
+    def package(cls, module: str, how: str) -> Need:
+        """A Python package that can be imported as ``module``."""
+        return cls(f"the Python package '{module}'", how, lambda: find_spec(module) is not None)
+
+    @classmethod
+    def program(cls, name: str, how: str) -> Need:
+        """A program on the PATH."""
+        return cls(f"the program '{name}' on the PATH", how, lambda: shutil.which(name) is not None)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registration method behind the one interface.
+
+    ``module`` is a file of this folder; its ``register(fixed, moving, settings, progress,
+    fixed_mask, moving_mask, landmark_constraints)`` does the work, and its dataclass ``Options``
+    (if any) holds the method's own settings with the defaults of its paper. ``changes`` are
+    settings that make a variant. ``takes_masks`` and ``takes_landmarks``: whether masks and
+    landmark constraints mean something to it; where they do not they are refused, never ignored.
+    """
+
+    name: str
+    title: str
+    paper: str
+    link: str
+    license_note: str
+    module: str
+    needs: tuple[Need, ...] = ()
+    changes: dict[str, Any] = field(default_factory=dict)
+    takes_masks: bool = False
+    takes_landmarks: bool = False
+
+    def require(self) -> None:
+        """Raises :class:`SettingsError` with the sentence of :meth:`missing` if there is one."""
+        if (problem := self.missing()) is not None:
+            raise SettingsError(problem)
+
+    def load(self) -> ModuleType:
+        """The module of the method (imports PyTorch)."""
+        return import_module(f".{self.module}", __package__)
+
+    def missing(self) -> str | None:
+        """None when it can run here, else one sentence that says how to get what is missing."""
+        lacking = [need for need in self.needs if not need.found()]
+        if not lacking:
+            return None
+        return f"{self.title} needs " + "; and ".join(f"{n.what}: {n.how}" for n in lacking) + "."
+
+    def options(self, values: dict[str, Any]) -> Any:
+        """The method's ``Options`` with some values changed (plain values, as in JSON); None when
+        it has none. Raises :class:`SettingsError` for unknown names and wrong types."""
+        kind = getattr(self.load(), "Options", None)
+        if kind is not None:
+            return merged(kind(), values, f"options of the method {self.name}")
+        if values:
+            raise SettingsError(f"The method {self.name} has no options of its own.")
+        return None
+
+    def problems(self, values: dict[str, Any]) -> list[str]:
+        """What is wrong with some options: half sentences, none when they can be used."""
+        try:
+            options = self.options(values)
+        except SettingsError as error:
+            return [str(error).rstrip(".")]
+        return options.problems() if options is not None else []
+
+    def register(
+        self,
+        fixed: Volume,
+        moving: Volume,
+        settings: Settings | None = None,
+        progress: Progress | None = None,
+        fixed_mask: Volume | None = None,
+        moving_mask: Volume | None = None,
+        landmark_constraints: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> Result:
+        """Registers ``moving`` to ``fixed`` as :func:`GlideRegLib.register` does, with this method.
+
+        ``settings.method_options`` count when ``settings.method`` is this one. Raises a
+        :class:`GlideRegError` with one sentence, one too when the method cannot run here.
+        """
+        settings = settings or Settings()
+        if settings.method != self.name:
+            settings = replace(settings, method=self.name, method_options={})
+        settings.check()
+        self.require()
+        self._refuse("masks", self.takes_masks, fixed_mask is not None or moving_mask is not None)
+        self._refuse("landmarks", self.takes_landmarks, landmark_constraints is not None)
+        masks = (fixed_mask, moving_mask)
+        progress = progress or Progress()
+        run = self.load().register
+        return run(fixed, moving, settings, progress, *masks, landmark_constraints)
+
+    def _refuse(self, what: str, taken: bool, given: bool) -> None:
+        if given and not taken:
+            raise InputError(
+                f"The method {self.name} cannot be guided by {what}; leave them out, or take glide."
+            )
