@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..geometry import Grid
 from ..progress import Progress
 from ..redaction import without_names, without_names_in
 from ..volume import Volume
-from .deformation import Survey, regularity_measures, survey
+from .deformation import Survey, folded_clusters, regularity_measures, survey
 from .grading import grade
 from .intensity import intensity_measures
 from .points import (
@@ -33,6 +33,8 @@ PLAN = {"field": 3.0, "structures": 3.0, "consistency": 3.0, "intensities": 2.0}
 _STILL_MM = 0.01
 #: Landmarks that are named as places to look at.
 _WORST_LANDMARKS = 3
+#: Folded clusters that are listed.
+_FOLDS = 10
 _PACKAGES = ("torch", "numpy", "scipy", "SimpleITK")
 
 
@@ -75,11 +77,28 @@ def assess(
         progress.update(0.3)
         measures += intensity_measures(subject, warped)
     graded = grade(measures, profile, subject.voxel_mm)
-    whole = Assessment(graded, profile, (), _notes(subject), _provenance(subject, progress))
-    spots = _spots(whole, subject, errors)
-    return Assessment(graded, profile, spots, whole.notes, whole.provenance), Evidence(
-        found, warped, errors
+    whole = Assessment(
+        graded,
+        profile,
+        notes=_notes(subject),
+        provenance=_provenance(subject, progress),
+        folds=_folds(subject, found),
     )
+    whole = replace(whole, spots=_spots(whole, subject, errors))
+    return whole, Evidence(found, warped, errors)
+
+
+def _folds(subject: Subject, found: Survey) -> tuple[Spot, ...]:
+    """The largest folded clusters."""
+    grid = subject.fixed.grid
+    spots = []
+    for place, count in folded_clusters(found.jacobian, grid, _FOLDS):
+        i, j, k = np.round(grid.to_index(np.asarray([place]))[0]).astype(int)
+        where = "in the body" if subject.body[k, j, i] else "outside the body"
+        volume = count * float(np.prod(grid.spacing))
+        why = f"{count} voxels, {volume:.1f} mm³, {where}"
+        spots.append(Spot(f"fold {len(spots) + 1}", place, why))
+    return tuple(spots)
 
 
 def _spots(
@@ -181,8 +200,11 @@ def _body_count(subject: Subject, count: int) -> int:
 def _provenance(subject: Subject, progress: Progress) -> dict:
     """Versions, hashes and geometry; roles instead of names."""
     volumes = {"fixed": subject.fixed, "moving": subject.moving}
-    if subject.labels is not None:
-        volumes.update(zip(("fixed_labels", "moving_labels"), subject.labels, strict=True))
+    for k, layer in enumerate(subject.layers):
+        if layer.labels is not None:
+            names = ("fixed_labels", "moving_labels")
+            names = names if k == 0 else tuple(f"{name}_{k + 1}" for name in names)
+            volumes.update(zip(names, layer.labels, strict=True))
     return {
         "versions": {
             "glidereg": __version__,

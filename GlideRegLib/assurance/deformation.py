@@ -32,7 +32,7 @@ class Survey:
     ``jacobian`` (Z, Y, X) float32. ``bending`` (1/mm²) and ``harmonic`` are means over the body of
     the squared second and first derivatives of the displacement, the outermost layer left out.
     ``mean_mm`` and ``max_mm``: length of the displacement in the body. ``of_label``: mean
-    displacement (3,) LPS mm of every label of the fixed map.
+    displacement (3,) LPS mm of every label of the fixed maps.
     """
 
     jacobian: np.ndarray
@@ -52,10 +52,11 @@ def survey(subject: Subject, update: Callable[[float], None] = lambda share: Non
 
     from ..field import jacobian_determinant
 
-    grid, body, labels = subject.fixed.grid, subject.body, subject.fixed_labels
+    grid, body = subject.fixed.grid, subject.body
+    label_maps = [layer.fixed_labels for layer in subject.layers if layer.labels is not None]
     found = Survey(np.empty(grid.shape, np.float32))
     sums = np.zeros(4)  # bending, harmonic, their voxels, displacement in the body
-    label_sums = np.zeros((4, int(labels.max()) + 1)) if labels is not None else None
+    label_sums = [np.zeros((4, int(labels.max()) + 1)) for labels in label_maps]
     for inner, halo, part, vectors in _slabs(subject.transform, grid):
         found.jacobian[inner] = jacobian_determinant(vectors, part)[halo].numpy()
         length = torch.linalg.vector_norm(vectors[:, halo], dim=0).numpy()[body[inner]]
@@ -65,14 +66,14 @@ def survey(subject: Subject, update: Callable[[float], None] = lambda share: Non
         for k, energy in enumerate((_bending(vectors, part), _harmonic(vectors, part))):
             sums[k] += float(energy[halo][counted].sum(dtype=torch.float64))
         sums[2] += int(counted.sum())
-        if label_sums is not None:
-            label_sums += _label_sums(vectors[:, halo].numpy(), labels[inner], label_sums.shape[1])
+        for labels, total in zip(label_maps, label_sums, strict=True):
+            total += _label_sums(vectors[:, halo].numpy(), labels[inner], total.shape[1])
         update(inner.stop / grid.size[2])
     found.bending, found.harmonic = (float(v) for v in sums[:2] / max(sums[2], 1))
     found.mean_mm = float(sums[3] / max(int(body.sum()), 1))
-    if label_sums is not None:
-        present = np.flatnonzero(label_sums[3])
-        found.of_label = {int(k): label_sums[:3, k] / label_sums[3, k] for k in present if k}
+    for total in label_sums:
+        present = np.flatnonzero(total[3])
+        found.of_label.update({int(k): total[:3, k] / total[3, k] for k in present if k})
     return found
 
 
@@ -185,18 +186,36 @@ def learn2reg_sd_log_jacobian(jacobian: np.ndarray) -> float | None:
 def largest_fold(jacobian: np.ndarray, grid: Grid) -> Measure:
     """Volume (mm³), voxels (``n``) and place of the largest connected part of J <= 0 (voxels that
     share a face, an edge or a corner); the place is its voxel nearest to its centroid."""
+    found = folded_clusters(jacobian, grid, most=1)
+    if not found:
+        return Measure("largest_fold", "grid", 0.0, n=0)
+    place, count = found[0]
+    volume = count * float(np.prod(grid.spacing))
+    return Measure("largest_fold", "grid", volume, n=count, place=place)
+
+
+def folded_clusters(
+    jacobian: np.ndarray, grid: Grid, most: int
+) -> list[tuple[tuple[float, float, float], int]]:
+    """Place (LPS mm) and voxels of the ``most`` largest connected parts of J <= 0, the largest
+    first; the place is the voxel nearest to the centroid."""
     folded = jacobian <= 0
     if not folded.any():
-        return Measure("largest_fold", "grid", 0.0, n=0)
+        return []
     clusters, _ = ndimage.label(folded, np.ones((3, 3, 3)))
     sizes = np.bincount(clusters.ravel())
     sizes[0] = 0
-    index = np.argwhere(clusters == sizes.argmax())[:, ::-1]
-    nearest = np.linalg.norm(index - index.mean(axis=0), axis=1).argmin()
-    place = grid.to_physical(index[nearest][None].astype(float))[0]
-    count = int(sizes.max())
-    volume = count * float(np.prod(grid.spacing))
-    return Measure("largest_fold", "grid", volume, n=count, place=as_place(place))
+    boxes = ndimage.find_objects(clusters)
+    found = []
+    for label in np.argsort(-sizes, kind="stable")[:most].tolist():
+        if not sizes[label]:
+            break
+        box = boxes[label - 1]
+        index = np.argwhere(clusters[box] == label) + [s.start for s in box]
+        nearest = np.linalg.norm(index - index.mean(axis=0), axis=1).argmin()
+        place = grid.to_physical(index[nearest, ::-1][None].astype(float))[0]
+        found.append((as_place(place), int(sizes[label])))
+    return found
 
 
 def _percent_folded(jacobian: np.ndarray) -> float:

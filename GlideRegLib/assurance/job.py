@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import SettingsError
+from ..errors import InputError, SettingsError
 from ..field import read_transform
 from ..job import Job, check_output, read_inputs
 from ..progress import Progress
+from ..volume import Volume, read_labels
 from .assess import PLAN, Evidence, assess
 from .names import read_names
 from .profile import Profile
@@ -24,7 +25,7 @@ from .subject import Subject
 #: What a job file says to be told from a registration.
 TASK = "assess"
 _PLAN = {"read": 1.0, **PLAN, "report": 6.0, "save": 1.0}
-_LISTS = ("fixed_landmarks", "moving_landmarks")
+_LISTS = ("fixed_landmarks", "moving_landmarks", "more_fixed_labels", "more_moving_labels")
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,11 @@ class AssessJob:
 
     ``transform`` (fixed to moving, LPS mm), ``backward`` (moving to fixed), ``onward`` (moving to
     a third image) and ``direct`` (fixed to that) are ITK transforms or displacement fields of any
-    software. Landmark files come in corresponding pairs. ``names`` is a CSV table of structures.
-    ``profile`` is the name of a built-in one or a file. ``report`` writes assessment.html,
-    ``jacobian`` jacobian.nii.gz (determinant on the fixed grid).
+    software. Landmark files come in corresponding pairs. ``names`` is a CSV table of structures;
+    those that overlap others come in further pairs of maps (``more_fixed_labels`` and
+    ``more_moving_labels``; no label twice). ``profile`` is the name of a built-in one or a file.
+    ``report`` writes assessment.html, ``jacobian`` jacobian.nii.gz (determinant on the fixed grid;
+    jacobian.mha, which is larger and quicker, with ``quick``).
     """
 
     fixed: str
@@ -53,6 +56,9 @@ class AssessJob:
     profile: str = "tg132"
     report: bool = True
     jacobian: bool = False
+    more_fixed_labels: tuple[str, ...] = ()
+    more_moving_labels: tuple[str, ...] = ()
+    quick: bool = False
 
     def to_json(self) -> str:
         """As text for ``job.json``."""
@@ -137,10 +143,21 @@ def read_subject(job: AssessJob, progress: Progress) -> Subject:
         landmarks=inputs.landmarks,
         labels=inputs.labels,
         names=names,
+        more_labels=_more_labels(job, progress),
         **transforms,
     )
     subject.check()
     return subject
+
+
+def _more_labels(job: AssessJob, progress: Progress) -> tuple[tuple[Volume, Volume], ...]:
+    if len(job.more_fixed_labels) != len(job.more_moving_labels):
+        raise InputError("Further label maps come in pairs, one fixed and one moving.")
+    pairs = []
+    for paths in zip(job.more_fixed_labels, job.more_moving_labels, strict=True):
+        pairs.append(tuple(read_labels(path) for path in paths))
+        progress.check()
+    return tuple(pairs)
 
 
 def _save(
@@ -164,7 +181,8 @@ def _save(
         progress.check()
         if job.jacobian:
             image = evidence.jacobian(subject).to_sitk()
-            sitk.WriteImage(image, str(partial / "jacobian.nii.gz"), True)
+            name = "jacobian.mha" if job.quick else "jacobian.nii.gz"
+            sitk.WriteImage(image, str(partial / name), not job.quick)
         progress.check()
 
 

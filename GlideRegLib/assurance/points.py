@@ -126,6 +126,15 @@ def structure_consistency(
     its voxels whose partners lie in the moving image; empty without a backward transform."""
     if subject.backward is None or subject.labels is None:
         return []
+    count = len(subject.layers)
+    return [
+        measure
+        for j, layer in enumerate(subject.layers)
+        for measure in _layer_consistency(layer, lambda share, j=j: update((j + share) / count))
+    ]
+
+
+def _layer_consistency(subject: Subject, update: Callable[[float], None]) -> list[Measure]:
     measures, labels = [], subject.fixed_labels
     boxes = ndimage.find_objects(labels)
     for label, name in subject.structure_names().items():

@@ -130,7 +130,8 @@ class Assessment:
     """All measures of one transform, graded by one profile.
 
     ``spots`` are the worst places, worst first; ``notes`` what a reader must know about how it was
-    measured; ``provenance`` versions, hashes and geometry, without names.
+    measured; ``provenance`` versions, hashes and geometry, without names. ``folds`` are the largest
+    folded clusters, the largest first (not all, when there are many).
     """
 
     measures: tuple[Measure, ...]
@@ -138,6 +139,7 @@ class Assessment:
     spots: tuple[Spot, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: dict = field(default_factory=dict)
+    folds: tuple[Spot, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -207,6 +209,7 @@ class Assessment:
             "profile": self.profile.to_dict(),
             "measures": [m.to_dict() for m in self.measures],
             "spots": [asdict(spot) for spot in self.spots],
+            "folds": [asdict(spot) for spot in self.folds],
             "notes": list(self.notes),
             "provenance": self.provenance,
         }
@@ -220,6 +223,7 @@ class Assessment:
             tuple(Spot.from_dict(s) for s in data["spots"]),
             tuple(data["notes"]),
             data["provenance"],
+            tuple(Spot.from_dict(s) for s in data.get("folds", ())),
         )
 
     def with_measures(self, measures: Iterable[Measure]) -> Assessment:

@@ -53,13 +53,13 @@ def structure_measures(
     """
     if subject.labels is None:
         return []
-    maps = _read_maps(subject)
     measures: list[Measure] = []
-    names = subject.structure_names()
-    for k, (label, name) in enumerate(names.items()):
-        update(k / len(names))
-        measures += _compared(label, name, maps, found.jacobian)
-        measures += _deformed(label, name, maps, found)
+    for j, layer in enumerate(subject.layers):
+        maps, names = _read_maps(layer), layer.structure_names()
+        for k, (label, name) in enumerate(names.items()):
+            update((j + k / len(names)) / len(subject.layers))
+            measures += _compared(label, name, maps, found.jacobian)
+            measures += _deformed(label, name, maps, found)
     return measures
 
 

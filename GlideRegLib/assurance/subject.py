@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ class Subject:
     ``transform`` is any ITK transform, fixed to moving, LPS mm. ``landmarks`` are corresponding
     points, fixed and moving (N, 3), LPS mm; ``labels`` label maps of the fixed and the moving
     image, each on any grid in its image's frame; ``names`` gives structures their names by label.
+    ``more_labels`` are further pairs of maps, for structures that overlap those of the first (a
+    tumor in a lung); no label is used in two pairs.
     ``backward`` maps moving to fixed. ``onward`` maps moving points into a third image and
     ``direct`` fixed points into the same one: together they close a triangle.
     """
@@ -36,6 +38,7 @@ class Subject:
     backward: SimpleITK.Transform | None = None
     onward: SimpleITK.Transform | None = None
     direct: SimpleITK.Transform | None = None
+    more_labels: tuple[tuple[Volume, Volume], ...] = ()
 
     def check(self) -> None:
         """Raises :class:`InputError` for what cannot be measured."""
@@ -47,6 +50,22 @@ class Subject:
         moved = np.asarray(self.transform.TransformPoint(self.fixed.grid.center.tolist()))
         if not np.isfinite(moved).all():
             raise InputError("The transform sends the middle of the fixed image to infinity.")
+        found: set[int] = set()
+        for layer in self.layers if self.more_labels else ():
+            labels = set(layer.structure_names())
+            if found & labels:
+                raise InputError("Two pairs of label maps use the same label; each needs its own.")
+            found |= labels
+
+    @cached_property
+    def layers(self) -> list[Subject]:
+        """This subject once for each pair of label maps; at least once. What was computed for it
+        and does not depend on labels is shared."""
+        others = [replace(self, labels=pair, more_labels=()) for pair in self.more_labels]
+        for other in others:
+            for name in ("modality", "background", "body"):
+                other.__dict__[name] = getattr(self, name)
+        return [self, *others]
 
     @cached_property
     def modality(self) -> str:
@@ -80,7 +99,8 @@ class Subject:
         return (own if own.grid.is_close(grid, 1e-2) else own.resampled(grid, labels=True)).array
 
     def structure_names(self) -> dict[int, str]:
-        """Label -> name for every label of both maps; without a name "label 7". Unique."""
+        """Label -> name for every label of the first pair of maps; without a name "label 7".
+        Unique."""
         if self.labels is None:
             return {}
         found = set().union(*(np.unique(volume.array).tolist() for volume in self.labels)) - {0}

@@ -1,0 +1,130 @@
+"""Structures that overlap, in pairs of label maps of their own; and the list of folded clusters."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from assurance_scenes import affine, as_transform, subject_of, tilted_grid
+
+from GlideRegLib.assurance.assess import assess
+from GlideRegLib.assurance.job import AssessJob, run_assess_job
+from GlideRegLib.assurance.profile import Profile
+from GlideRegLib.assurance.records import Assessment
+from GlideRegLib.assurance.subject import Subject
+from GlideRegLib.errors import InputError
+from GlideRegLib.volume import Volume
+
+GRID = tilted_grid((30, 28, 26))
+SHIFT = affine(np.eye(3), (1.5, 0.0, 0.0))
+NAMES = {1: "lung", 2: "tumor"}
+
+
+def box(label: int, low: int, high: int) -> Volume:
+    array = np.zeros(GRID.shape, np.uint8)
+    array[low:high, low:high, low:high] = label
+    return Volume(array, GRID)
+
+
+def overlapping(**more: object) -> Subject:
+    """A tumor inside a lung, each in a pair of maps of its own."""
+    lung, tumor = box(1, 5, 20), box(2, 9, 13)
+    return subject_of(
+        SHIFT, GRID, labels=(lung, lung), more_labels=((tumor, tumor),), names=NAMES, **more
+    )
+
+
+def of_structure(subject: Subject, name: str) -> dict[str, tuple]:
+    found, _ = assess(subject, Profile.named("tg132"))
+    return {m.key: (m.value, m.before, m.place, m.verdict) for m in found.of_structure(name)}
+
+
+def test_structures_that_overlap_are_measured_as_if_each_were_alone() -> None:
+    both = overlapping(backward=affine(np.eye(3), (-1.4, 0.0, 0.0)))
+    tumor = box(2, 9, 13)
+    alone = replace(both, labels=(tumor, tumor), more_labels=())
+    expected = of_structure(alone, "tumor")
+    assert of_structure(both, "tumor") == expected
+    assert expected["structure_consistency_p95"][0] == pytest.approx(0.1, abs=1e-4)
+    assert expected["displacement_lr"][0] == pytest.approx(1.5, abs=1e-4)
+    assert of_structure(both, "lung") == of_structure(replace(both, more_labels=()), "lung")
+
+
+def test_a_label_in_two_pairs_is_refused() -> None:
+    lung = box(1, 5, 20)
+    subject = subject_of(SHIFT, GRID, labels=(lung, lung), more_labels=((lung, lung),))
+    with pytest.raises(InputError, match="same label"):
+        subject.check()
+
+
+def test_folded_clusters_are_listed_the_largest_first_and_where_they_are() -> None:
+    field = np.zeros((3, *GRID.shape))
+    field[0, 8:12, 10:14, 12:16] = -6.0  # one step of 1.5 mm back over itself, four voxels wide
+    field[0, 18:20, 20:22, 12:14] = -6.0
+    found, evidence = assess(subject_of(as_transform(field, GRID), GRID), Profile.named("tg132"))
+    folded = np.argwhere(evidence.survey.jacobian <= 0)[:, ::-1]
+    assert len(found.folds) >= 2 and all("in the body" in fold.why for fold in found.folds)
+    counts = [int(fold.why.split()[0]) for fold in found.folds]
+    assert counts == sorted(counts, reverse=True)
+    assert found.folds[0].place == found.find("largest_fold").place
+    for fold in found.folds:
+        index = np.round(GRID.to_index(np.asarray([fold.place]))[0])
+        assert (folded == index).all(axis=1).any(), "a marker lies on a folded voxel"
+    assert Assessment.from_dict(json.loads(json.dumps(found.to_dict()))).folds == found.folds
+
+
+def test_a_field_without_folds_lists_none() -> None:
+    found, _ = assess(subject_of(SHIFT, GRID), Profile.named("tg132"))
+    assert found.folds == ()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> AssessJob:
+    """The overlapping pair as files."""
+    subject = overlapping()
+    pairs = {"labels": subject.labels, "more": subject.more_labels[0]}
+    for name, pair in (("image", (subject.fixed, subject.moving)), *pairs.items()):
+        for role, volume in zip(("fixed", "moving"), pair, strict=True):
+            sitk.WriteImage(volume.to_sitk(), str(tmp_path / f"{role}-{name}.nrrd"))
+    sitk.WriteTransform(SHIFT, str(tmp_path / "t.tfm"))
+    (tmp_path / "names.csv").write_text("id,name\n1,lung\n2,tumor\n", encoding="utf-8")
+    files = {
+        f"{p}{r}_labels": str(tmp_path / f"{r}-{n}.nrrd")
+        for p, n in (("", "labels"), ("more_", "more"))
+        for r in ("fixed", "moving")
+    }
+    more = {k: (files.pop(k),) for k in list(files) if k.startswith("more")}
+    return AssessJob(
+        str(tmp_path / "fixed-image.nrrd"),
+        str(tmp_path / "moving-image.nrrd"),
+        str(tmp_path / "t.tfm"),
+        str(tmp_path / "out"),
+        names=str(tmp_path / "names.csv"),
+        report=False,
+        jacobian=True,
+        quick=True,
+        **files,
+        **more,
+    )
+
+
+def test_a_job_takes_further_pairs_and_writes_a_quick_map(job: AssessJob) -> None:
+    again = AssessJob.from_json(job.to_json())
+    assert again == job
+    found = run_assess_job(again)
+    assert found.structures() == ["lung", "tumor"]
+    assert sorted(path.name for path in Path(job.output).iterdir()) == [
+        "assessment.json",
+        "jacobian.mha",
+    ]
+    assert sitk.ReadImage(str(Path(job.output) / "jacobian.mha")).GetSize() == GRID.size
+
+
+def test_a_further_map_without_its_partner_is_refused(job: AssessJob) -> None:
+    with pytest.raises(InputError, match="pairs"):
+        run_assess_job(replace(job, more_moving_labels=()))
+    assert not Path(job.output).exists()
