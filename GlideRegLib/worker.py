@@ -1,8 +1,9 @@
 """A registration in its own process: ``python -m GlideRegLib.worker job.json``.
 
 Prints JSON lines on stdout: ``{"event": "stage" | "progress" | "message" | "result" | "error"}``.
-A job with ``"task": "track"`` follows nodules (``tracking/job.py``), one with ``"task": "assess"``
-measures a transform (``assurance/job.py``), one without registers.
+The job's ``"task"``: none registers, ``"track"`` follows nodules (``tracking/job.py``), ``"assess"``
+measures a transform (``assurance/job.py``), ``"propagate"`` carries structures
+(``propagation/job.py``), ``"commission"`` tests the method on a CT (``commission/job.py``).
 A file ``cancel`` beside the job file, or SIGTERM, ends the run within two seconds; outputs are
 written whole or not at all. Exit code 0, 2 (an input or setting cannot be used), 130 (cancelled)
 or 1 (a fault of ours). With ``GLIDEREG_LOW_PRIORITY`` set it lets other programs go first.
@@ -120,6 +121,14 @@ def _understood(text: str) -> tuple[Any, Callable[[Any, Progress], dict]]:
         from .assurance.job import AssessJob
 
         return AssessJob.from_json(text), _assess
+    if task == "propagate":
+        from .propagation.job import PropagateJob
+
+        return PropagateJob.from_json(text), _propagate
+    if task == "commission":
+        from .commission.job import CommissionJob
+
+        return CommissionJob.from_json(text), _commission
     raise SettingsError(f"The worker does not know the task '{task}'.")
 
 
@@ -139,6 +148,18 @@ def _assess(job: Any, progress: Progress) -> dict:
 
     assessment = run_assess_job(job, progress)
     return {"verdict": assessment.verdict.value, "counts": assessment.counts()}
+
+
+def _propagate(job: Any, progress: Progress) -> dict:
+    from .propagation.job import run_propagate_job
+
+    return {"items": run_propagate_job(job, progress)["items"]}
+
+
+def _commission(job: Any, progress: Progress) -> dict:
+    from .commission.job import run_commission_job
+
+    return {"verdict": run_commission_job(job, progress)["verdict"]}
 
 
 def main(arguments: list[str] | None = None) -> int:

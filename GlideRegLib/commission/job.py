@@ -1,4 +1,4 @@
-"""One commissioning from a CT to files: what ``glidereg commission`` runs."""
+"""One commissioning from a CT to files: what ``glidereg commission`` and the worker run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import __version__
 from ..errors import SettingsError
 from ..job import check_output
+from ..jobfile import as_job_text, job_values
 from ..pipeline import register
 from ..progress import Progress, ProgressEvent
 from ..provenance import shareable_settings
@@ -20,11 +21,16 @@ from .cases import CASES, KnownCase, make_case, usable_ct
 from .measures import Limits, overall, summarize_case
 
 SCHEMA = "glidereg-commission-1"
+#: What a job file says to be told from a registration.
+TASK = "commission"
 
 
 @dataclass(frozen=True)
 class CommissionJob:
-    """The CT, the output folder, the settings to commission, the cases and the limits."""
+    """The CT, the output folder, the settings to commission, the cases and the limits.
+
+    ``report`` writes report.html, which needs matplotlib and jinja2.
+    """
 
     image: str
     output: str
@@ -32,6 +38,25 @@ class CommissionJob:
     cases: tuple[str, ...] = tuple(CASES)
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
+    report: bool = True
+
+    def to_json(self) -> str:
+        """As text for the worker's ``job.json``."""
+        return as_job_text(TASK, self)
+
+    @classmethod
+    def from_json(cls, text: str) -> CommissionJob:
+        """The inverse of :meth:`to_json`. Raises :class:`SettingsError` with one sentence."""
+        values = job_values(text, TASK, cls)
+        values["settings"] = Settings.from_dict(values.get("settings") or {})
+        if isinstance(values.get("cases", ()), str):
+            values["cases"] = (values["cases"],)
+        try:
+            values["limits"] = Limits(**(values.get("limits") or {}))
+        except TypeError as error:
+            names = ", ".join(asdict(Limits()))
+            raise SettingsError(f"The limits of a commissioning are {names}.") from error
+        return cls(**values)
 
     def check(self) -> None:
         """Raises a :class:`GlideRegError` for what cannot be run, before anything is read."""
@@ -53,10 +78,10 @@ def run_commission_job(job: CommissionJob, progress: Progress | None = None) -> 
     """
     import SimpleITK as sitk
 
-    from ..report.commission import case_pictures, commission_page
-
     progress = progress or Progress()
     job.check()
+    if job.report:  # what only the page needs is missed before the long work, not after it
+        from ..report.commission import case_pictures, commission_page
     names = [name for name in CASES if name in job.cases]
     progress.set_plan({"read": 1.0, "cases": 60.0 * len(names), "save": 1.0})
     with progress.stage("read"):
@@ -69,15 +94,17 @@ def run_commission_job(job: CommissionJob, progress: Progress | None = None) -> 
                 share = _Share(progress, number, len(names))
                 case, summary, errors = _run_case(name, image, job, share)
                 summaries.append(summary)
-                pictures.append(case_pictures(case, errors.array, job.limits.largest_mm))
+                if job.report:
+                    pictures.append(case_pictures(case, errors.array, job.limits.largest_mm))
                 path = partial / f"error_{name}.nii.gz"
                 sitk.WriteImage(errors.to_sitk(), str(path), True)
         with progress.stage("save"):
             report = _report(job, source, (*source.notes, *notes), summaries)
             text = json.dumps(report, indent=2, allow_nan=False)
             (partial / "commission.json").write_text(text + "\n", encoding="utf-8")
-            page = commission_page(report, pictures)
-            (partial / "report.html").write_text(page, encoding="utf-8")
+            if job.report:
+                page = commission_page(report, pictures)
+                (partial / "report.html").write_text(page, encoding="utf-8")
             progress.check()
     return report
 

@@ -1,4 +1,4 @@
-"""One propagation from files to files: what ``glidereg propagate`` runs."""
+"""One propagation from files to files: what ``glidereg propagate`` and the worker run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, SettingsError
 from ..field import read_transform
+from ..geometry import Grid
 from ..job import check_output
+from ..jobfile import as_job_text, job_values
 from ..progress import Progress
 from ..redaction import without_names
 from ..result import NOTICE, whole_folder
@@ -30,6 +32,8 @@ from .volumes import (
 )
 
 SCHEMA = "glidereg-propagation-1"
+#: What a job file says to be told from a registration.
+TASK = "propagate"
 KINDS = ("labels", "points", "dose", "images", "meshes")
 #: Endings of images that ITK writes; others become .nii.gz.
 _IMAGES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -41,7 +45,9 @@ class PropagateJob:
     is carried, and the output folder.
 
     Things belong to the moving image and go to the fixed one; with ``back`` the other way round.
-    ``smooth`` is for label maps: see :func:`.volumes.carry_labels`.
+    ``smooth`` is for label maps: see :func:`.volumes.carry_labels`. Of both images only the grids
+    count: instead of an image a ``.json`` with :meth:`Grid.to_dict` will do. ``compress`` makes
+    image files smaller, and slower to write.
     """
 
     fixed: str
@@ -55,6 +61,20 @@ class PropagateJob:
     meshes: tuple[str, ...] = ()
     back: bool = False
     smooth: bool = False
+    compress: bool = True
+
+    def to_json(self) -> str:
+        """As text for the worker's ``job.json``."""
+        return as_job_text(TASK, self)
+
+    @classmethod
+    def from_json(cls, text: str) -> PropagateJob:
+        """The inverse of :meth:`to_json`. Raises :class:`SettingsError` with one sentence."""
+        values = job_values(text, TASK, cls)
+        wrong = [kind for kind in KINDS if not isinstance(values.get(kind, ()), tuple)]
+        if wrong:
+            raise SettingsError(f"In the job file {', '.join(wrong)} must be lists of paths.")
+        return cls(**values)
 
     def items(self) -> list[tuple[str, int, Path]]:
         """(kind, number from 1, path) of everything that is carried."""
@@ -106,8 +126,8 @@ def run_propagate_job(job: PropagateJob, progress: Progress | None = None) -> di
     progress.set_plan({"read": 1.0, "carry": 2.0 * len(items) + 2.0 * job.back, "save": 1.0})
     with progress.stage("read"):
         transform = read_transform(job.transform)
-        fixed, moving = read_volume(job.fixed), read_volume(job.moving)
-        carrier = Carrier(transform, fixed.grid, moving.grid, job.back)
+        fixed, moving = _read_grid(job.fixed), _read_grid(job.moving)
+        carrier = Carrier(transform, fixed, moving, job.back)
     with whole_folder(job.output) as partial:
         entries = []
         with progress.stage("carry"):
@@ -119,24 +139,36 @@ def run_propagate_job(job: PropagateJob, progress: Progress | None = None) -> di
                 entry["output_sha256"] = content_hash(output)
                 entries.append(entry)
         with progress.stage("save"):
-            report = _report(job, carrier, (fixed, moving), entries, progress)
+            report = _report(job, carrier, entries, progress)
             text = json.dumps(report, indent=2, allow_nan=False)
             (partial / "propagation.json").write_text(text + "\n", encoding="utf-8")
             progress.check()
     return report
 
 
+def _read_grid(path: str) -> Grid:
+    """The grid of an image, or one from a ``.json`` file."""
+    if not path.lower().endswith(".json"):
+        return read_volume(path).grid
+    try:
+        return Grid.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"'{path}' holds no grid of an image.") from error
+
+
 def _report(
     job: PropagateJob,
     carrier: Carrier,
-    volumes: tuple[Volume, Volume],
     entries: list[dict],
     progress: Progress,
 ) -> dict:
     """Provenance: what went where, how, and from which files (by hash, never by name)."""
     inputs = {
-        role: {"sha256": volume.sha256, "geometry": volume.grid.to_dict()}
-        for role, volume in zip(("fixed", "moving"), volumes, strict=True)
+        role: {"sha256": content_hash(path), "geometry": grid.to_dict()}
+        for role, path, grid in (
+            ("fixed", job.fixed, carrier.fixed),
+            ("moving", job.moving, carrier.moving),
+        )
     }
     pulls = any(entry["kind"] in ("labels", "dose", "images") for entry in entries)
     return {
@@ -158,15 +190,11 @@ def _report(
 # --- one item ---------------------------------------------------------------------------------
 
 
-def _write_image(volume: Volume, output: Path) -> None:
-    _write_sitk(volume.to_sitk(), output)
-
-
-def _write_sitk(image: object, output: Path) -> None:
+def _write_sitk(image: object, output: Path, compress: bool) -> None:
     import SimpleITK as sitk
 
     try:
-        sitk.WriteImage(image, str(output), True)
+        sitk.WriteImage(image, str(output), compress)
     except RuntimeError as error:
         raise OutputError(f"'{output.name}' cannot be written as an image; rename it.") from error
 
@@ -189,7 +217,7 @@ def _labels(
             "voxel in the other image: they lie outside of it, or are too thin for its voxels.",
             level="warning",
         )
-    _write_sitk(layers_to_image(carried, about), output)
+    _write_sitk(layers_to_image(carried, about), output, job.compress)
     method = "shape-based" if job.smooth else "nearest neighbor"
     return {"interpolation": method, "labels": volumes}
 
@@ -201,19 +229,21 @@ def _carried(layer: Volume, carrier: Carrier, smooth: bool) -> Volume:
     return Volume(np.zeros(carrier.target.shape, layer.array.dtype), carrier.target)
 
 
-def _image(path: Path, output: Path, carrier: Carrier, _: PropagateJob, __: Progress) -> dict:
-    _write_image(carry_image(read_volume(path), carrier), output)
+def _image(path: Path, output: Path, carrier: Carrier, job: PropagateJob, _: Progress) -> dict:
+    _write_sitk(carry_image(read_volume(path), carrier).to_sitk(), output, job.compress)
     return {"interpolation": "linear"}
 
 
-def _dose(path: Path, output: Path, carrier: Carrier, _: PropagateJob, progress: Progress) -> dict:
+def _dose(
+    path: Path, output: Path, carrier: Carrier, job: PropagateJob, progress: Progress
+) -> dict:
     if path.is_dir() or path.suffix.lower() == ".dcm":
         raise InputError(f"'{path}' is DICOM; export the dose as .nrrd or .nii.gz, in Gy.")
     dose = read_volume(path)
     if dose.array.min() < 0:
         progress.message("A dose volume holds negative values.", level="warning")
     carried = carry_dose(dose, carrier)
-    _write_image(carried, output)
+    _write_sitk(carried.to_sitk(), output, job.compress)
     largest = {"source": float(dose.array.max()), "target": float(carried.array.max())}
     return {"interpolation": "linear", "outside": 0.0, "largest_value": largest}
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +17,14 @@ from known_scenes import rotation
 
 from GlideRegLib.cli import main
 from GlideRegLib.commission.cases import KnownCase, make_case, usable_ct
+from GlideRegLib.commission.job import CommissionJob
 from GlideRegLib.commission.measures import Limits, error_map, judge, overall, summarize_case
 from GlideRegLib.errors import InputError, SettingsError
 from GlideRegLib.field import DisplacementField
 from GlideRegLib.geometry import Grid
 from GlideRegLib.result import Result
 from GlideRegLib.sample_data.phantom import PhantomPair
+from GlideRegLib.settings import Settings, with_changes
 from GlideRegLib.volume import Volume, read_volume, write_volume
 
 GRID = Grid((40, 36, 32), (3.0, 3.0, 3.0), (-58.5, -52.5, -46.5))
@@ -263,3 +268,45 @@ def test_mr_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["commission", str(tmp_path / "mr.nii.gz"), "-o", str(tmp_path / "out")]) == 2
     assert "needs a CT" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_worker_commissions_without_a_page_where_its_packages_are_missing(
+    ct: Volume, tmp_path: Path
+) -> None:
+    """As 3D Slicer may run it; a wrong job is one sentence."""
+    write_volume(tmp_path / "ct.mha", ct, np.int16)
+    changes = {"features": {"encoder": "none"}, "grid": {"spacing_mm": 6.0}, "threads": 1}
+    job = CommissionJob(
+        str(tmp_path / "ct.mha"),
+        str(tmp_path / "out"),
+        with_changes(Settings.preset("fast"), **changes),
+        ("rigid",),
+        Limits(90.0, 3.0, 6.0),
+        report=False,
+    )
+    assert CommissionJob.from_json(job.to_json()) == job
+    for text, said in (
+        (job.to_json().replace('"within_mm"', '"near_mm"'), "share_percent, within_mm, largest_mm"),
+        (job.to_json().replace('"rigid"', '"rigid", "huge"'), "no case 'huge'"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            CommissionJob.from_json(text).check()
+    (tmp_path / "job.json").write_text(job.to_json())
+    # A package that cannot be imported, put before the real one.
+    (tmp_path / "without").mkdir()
+    for name in ("jinja2", "matplotlib"):
+        (tmp_path / "without" / f"{name}.py").write_text("raise ImportError")
+    done = subprocess.run(
+        [sys.executable, "-m", "GlideRegLib.worker", str(tmp_path / "job.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "without")},
+    )
+    assert done.returncode == 0, done.stderr
+    event = json.loads(done.stdout.splitlines()[-1])
+    report = json.loads((tmp_path / "out" / "commission.json").read_text())
+    assert event["verdict"] == report["verdict"]
+    assert report["limits"] == {"share_percent": 90.0, "within_mm": 3.0, "largest_mm": 6.0}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"commission.json", "error_rigid.nii.gz"}

@@ -7,6 +7,9 @@ a rotation with a shift of centimeters: a wrong direction, axis or sign shows as
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from known_scenes import centered_grid, draw, rotation, soft_ellipsoid, waves
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from GlideRegLib.cli import main
-from GlideRegLib.errors import InputError, OutputError
+from GlideRegLib.errors import InputError, OutputError, SettingsError
 from GlideRegLib.field import DisplacementField, read_transform, transform_points
 from GlideRegLib.geometry import Grid
 from GlideRegLib.landmarks import read_landmarks, write_landmarks
@@ -625,6 +628,76 @@ def test_what_cannot_be_run_gets_a_sentence(
     with pytest.raises(kind, match=sentence):
         run_propagate_job(PropagateJob(**{**paths, "output": "out", **changes}))
     assert not Path("out").exists()
+
+
+def test_the_worker_carries_with_grids_in_the_place_of_images(
+    tmp_path: Path, transform: sitk.Transform
+) -> None:
+    """As 3D Slicer runs it: the same numbers as from the images themselves."""
+    paths = save_scene(tmp_path, transform)
+    write_volume(tmp_path / "l.mha", balls(MOVING, pairs(Carrier(transform, FIXED, MOVING))[0][:2]))
+    write_landmarks(tmp_path / "p.csv", inner_points())
+    job = PropagateJob(
+        **paths,
+        output=str(tmp_path / "images"),
+        labels=(str(tmp_path / "l.mha"),),
+        points=(str(tmp_path / "p.csv"),),
+        smooth=True,
+    )
+    run_propagate_job(job)
+    for role, grid in (("fixed", FIXED), ("moving", MOVING)):
+        (tmp_path / f"{role}.json").write_text(json.dumps(grid.to_dict()))
+        paths[role] = str(tmp_path / f"{role}.json")
+    again = replace(job, **paths, output=str(tmp_path / "grids"), compress=False)
+    assert PropagateJob.from_json(again.to_json()) == again
+    done, events = run_worker(again.to_json(), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [entry["kind"] for entry in events[-1]["items"]] == ["labels", "points"]
+    assert {"read", "carry", "save"} <= {event.get("stage") for event in events}
+    images = [read_volume(tmp_path / folder / "l.mha").array for folder in ("images", "grids")]
+    np.testing.assert_array_equal(*images)
+    texts = [(tmp_path / folder / "p.csv").read_text() for folder in ("images", "grids")]
+    # NIfTI keeps the directions of the images in single precision.
+    points = [np.loadtxt(text.splitlines()[1:], delimiter=",", usecols=(1, 2, 3)) for text in texts]
+    np.testing.assert_allclose(*points, atol=1e-3)
+
+
+def run_worker(text: str, folder: Path) -> tuple[subprocess.CompletedProcess, list[dict]]:
+    """The worker's process on a job, and its events."""
+    (folder / "job.json").write_text(text, encoding="utf-8")
+    arguments = [sys.executable, "-m", "GlideRegLib.worker", str(folder / "job.json")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    return done, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"color": "red"}, "unknown names: color"),
+        ({"transform": ""}, "lacks transform"),
+        ({"points": "p.csv"}, "points must be lists"),
+        ({"task": "register"}, '"task": "propagate"'),
+    ],
+)
+def test_a_wrong_job_is_one_sentence(change: dict, said: str) -> None:
+    data = {**json.loads(PropagateJob("f", "m", "t", "o").to_json()), **change}
+    with pytest.raises(SettingsError, match=said):
+        PropagateJob.from_json(json.dumps(data))
+
+
+def test_a_grid_file_without_a_grid_gets_a_sentence(
+    tmp_path: Path, transform: sitk.Transform
+) -> None:
+    paths = save_scene(tmp_path, transform)
+    write_landmarks(tmp_path / "p.csv", inner_points())
+    (tmp_path / "g.json").write_text('{"size": [2]}')
+    job = PropagateJob(
+        **{**paths, "moving": str(tmp_path / "g.json")},
+        output=str(tmp_path / "o"),
+        points=(str(tmp_path / "p.csv"),),
+    )
+    with pytest.raises(InputError, match="holds no grid"):
+        run_propagate_job(job)
 
 
 def test_points_that_do_not_belong_to_the_source_are_said(
