@@ -1,8 +1,8 @@
 """A registration in its own process: ``python -m GlideRegLib.worker job.json``.
 
 Prints JSON lines on stdout: ``{"event": "stage" | "progress" | "message" | "result" | "error"}``.
-The job's ``"task"``: none registers, ``"track"`` follows nodules (``tracking/job.py``), ``"assess"``
-measures a transform (``assurance/job.py``), ``"propagate"`` carries structures
+The job's ``"task"``: none registers, ``"track"`` follows nodules (``tracking/job.py``),
+``"assess"`` measures a transform (``assurance/job.py``), ``"propagate"`` carries structures
 (``propagation/job.py``), ``"commission"`` tests the method on a CT (``commission/job.py``).
 A file ``cancel`` beside the job file, or SIGTERM, ends the run within two seconds; outputs are
 written whole or not at all. Exit code 0, 2 (an input or setting cannot be used), 130 (cancelled)
