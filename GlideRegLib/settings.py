@@ -386,6 +386,13 @@ def _name_of(kind: typing.Any) -> str:
     return names.get(kind, kind.__name__)
 
 
+def out_of_range(part: object, limits: dict[str, tuple[float, float]]) -> list[str]:
+    """Half a sentence for each attribute of ``part`` that lies outside its (low, high)."""
+    return [
+        text for name, (a, b) in limits.items() for text in _range(name, getattr(part, name), a, b)
+    ]
+
+
 def _range(name: str, value: float, low: float, high: float) -> list[str]:
     return [] if low <= value <= high else [f"{name} must be {low:g} to {high:g}, not {value:g}"]
 

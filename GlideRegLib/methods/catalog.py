@@ -33,6 +33,16 @@ _ALL = (
     _glide("glide-global", "GLIDE-Reg, global features only", features={"use": "global"}),
     _glide("glide-static", "GLIDE-Reg, VAE trained beforehand", reduction={"kind": "static"}),
     _glide("glide-pca", "GLIDE-Reg, PCA instead of the VAE", reduction={"kind": "pca"}),
+    Method(
+        "convexadam",
+        "ConvexAdam",
+        "Siebert, Großbröhmer, Hansen, Heinrich, ConvexAdam: Self-Configuring "
+        "Dual-Optimisation-Based 3D Multitask Medical Image Registration, IEEE TMI 2024",
+        "https://github.com/multimodallearning/convexAdam",
+        _OWN,
+        "convexadam",
+        takes_masks=True,
+    ),
 )
 
 #: name -> method.

@@ -39,19 +39,23 @@ def coupled_convex(
     if pull is not None:
         tie_break += pull.reshape(-1)
     for coefficient in (0.0, *coefficients):
-        best = _coupled_argmin(flat, mesh, smooth, coefficient, tie_break)
+        best = coupled_argmin(flat, mesh, smooth, coefficient, tie_break)
         smooth = box_filter(mesh[:, best].reshape(3, *shape)).reshape(3, -1)
     return smooth.reshape(3, *shape)
 
 
-def _coupled_argmin(
+def coupled_argmin(
     costs: torch.Tensor,
     mesh: torch.Tensor,
     smooth: torch.Tensor,
     coefficient: float,
     tie_break: torch.Tensor,
 ) -> torch.Tensor:
-    """argmin over K of cost + c |d - s|^2; |d|^2 - 2 d.s is one matrix product per chunk."""
+    """argmin over K of cost + c |d - s|^2: (N,) for ``costs`` (K, N), ``mesh`` (3, K), ``smooth``
+    (3, N); ``tie_break`` (N,) is added to c for |d|^2 alone.
+
+    |d|^2 - 2 d.s is one matrix product per chunk.
+    """
     squared = mesh.square().sum(dim=0)
     factors = torch.cat((-2 * coefficient * mesh, squared[None])).T
     on_squared = tie_break + coefficient
