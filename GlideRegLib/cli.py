@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from . import __version__, machine
 from .cli_assess import assess
+from .cli_benchmark import benchmark, export
 from .cli_commission import commission
 from .cli_options import (
     Device,
@@ -46,6 +47,8 @@ app.command()(assess)
 app.command()(track)
 app.command()(propagate)
 app.command()(commission)
+app.command()(benchmark)
+app.command()(export)
 
 Constraints = Annotated[
     list[str] | None,

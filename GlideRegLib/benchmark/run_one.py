@@ -1,0 +1,118 @@
+"""One method on one pair in this process: ``python -m GlideRegLib.benchmark.run_one JOB.json``.
+
+Writes ``record.json`` (and ``displacement.nii.gz``) into the folder that the job names. A problem
+that a person can act on becomes one sentence in ``problem.txt`` there and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from .. import machine
+from ..errors import GlideRegError
+from ..redaction import without_names
+from ..volume import replace_whole, write_image
+
+PROBLEM = "problem.txt"
+RECORD = "record.json"
+FIELD = "displacement.nii.gz"
+
+
+def main(job_file: str) -> int:
+    """Runs the job; returns the exit code."""
+    machine.configure_process()
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    folder = Path(job["folder"])
+    try:
+        record = run(job, folder)
+    except GlideRegError as error:
+        (folder / PROBLEM).write_text(without_names(str(error)), encoding="utf-8")
+        return error.exit_code
+    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    # Last of all: a folder without a record is a run that did not end.
+    replace_whole(folder / RECORD, lambda path: path.write_text(text, encoding="utf-8"))
+    return 0
+
+
+def run(job: dict, folder: Path) -> dict:
+    """Reads the pair, registers it (only this is timed), measures; the record as plain values."""
+    from ..progress import Progress
+    from ..settings import Settings
+    from .baselines import load, register_baseline
+    from .datasets import open_dataset, with_structures
+    from .measure import measure
+
+    data = Path(job["data"]) if job.get("data") else None
+    dataset = open_dataset(job["dataset"], job.get("split"), data)
+    pair = next(pair for pair in dataset.pairs() if pair.identifier == job["pair"])
+    pair = with_structures(pair, Path(job["structures"]) if job.get("structures") else None)
+    settings = Settings.from_dict(job["settings"])
+    fixed, moving = pair.read_fixed(), pair.read_moving()
+    method = load(job["method"])
+    masks = {}
+    if job.get("masks") and method is not None and method.takes_masks and pair.read_masks:
+        masks = dict(zip(("fixed_mask", "moving_mask"), pair.read_masks(), strict=True))
+    machine.set_threads(settings.threads)
+    before, started = _cpu_seconds(), time.monotonic()
+    if method is None:
+        result = register_baseline(job["method"], fixed, moving, settings, Progress())
+    else:
+        result = method.register(fixed, moving, settings, Progress(), **masks)
+    cost = {
+        "seconds": round(time.monotonic() - started, 3),
+        "cpu_seconds": round(_cpu_seconds() - before, 3),
+        "peak_memory_mb": round(machine.peak_memory_mb(), 1),
+        "peak_gpu_memory_mb": _peak_gpu_memory_mb(),
+    }
+    if job.get("keep_fields"):
+        write_image(folder / FIELD, result.total_field().to_sitk())
+    return {
+        **{name: job[name] for name in ("key", "dataset_name", "pair", "method")},
+        "masks": bool(masks),
+        "cost": cost,
+        "measures": measure(result, pair, moving),
+        "encoder": result.report.get("encoder", {}).get("name"),
+        "messages": result.report.get("messages", []),
+        "device": _device(settings.device),
+        "versions": _versions(),
+    }
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _peak_gpu_memory_mb() -> float | None:
+    import torch
+
+    if not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+
+
+def _device(name: str) -> str:
+    """The device in words."""
+    import torch
+
+    if machine.resolve_device(name) == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    from .. import __version__
+
+    return {"glidereg": __version__, "torch": metadata.version("torch")}
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1])
+    sys.stdout.flush()
+    os._exit(code)  # some packages crash while they are unloaded; everything is written
