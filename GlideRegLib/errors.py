@@ -40,6 +40,12 @@ class OutputError(GlideRegError):
     kind = "output"
 
 
+class MethodError(GlideRegError):
+    """A registration method of others failed, or gave back what cannot be used."""
+
+    kind = "method"
+
+
 class MemoryExceededError(GlideRegError):
     """The run does not fit into the memory of the machine or of the GPU."""
 

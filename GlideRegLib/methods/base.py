@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from importlib import import_module
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -36,9 +36,22 @@ class Need:
         return cls(f"the Python package '{module}'", how, lambda: find_spec(module) is not None)
 
     @classmethod
+    def distribution(cls, name: str, how: str) -> Need:
+        """An installed distribution whose modules belong to a shared package."""
+        return cls(f"the Python package '{name}'", how, lambda: _is_installed(name))
+
+    @classmethod
     def program(cls, name: str, how: str) -> Need:
         """A program on the PATH."""
         return cls(f"the program '{name}' on the PATH", how, lambda: shutil.which(name) is not None)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

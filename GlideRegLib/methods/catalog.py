@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import Method
+from .base import Method, Need
 
 _OWN = "Apache-2.0, written for this library from the paper; no code copied"
 _GLIDE = (
@@ -41,6 +41,77 @@ _ALL = (
         "https://github.com/multimodallearning/convexAdam",
         _OWN,
         "convexadam",
+        takes_masks=True,
+    ),
+    Method(
+        "ants",
+        "ANTs SyN",
+        "Avants, Epstein, Grossman, Gee, Symmetric diffeomorphic image registration with "
+        "cross-correlation, Medical Image Analysis 2008",
+        "https://github.com/ANTsX/ANTsPy",
+        "Apache-2.0, installed by the user",
+        "ants",
+        (Need.package("ants", "pip install antspyx"),),
+    ),
+    Method(
+        "elastix",
+        "elastix B-spline",
+        "Klein, Staring, Murphy, Viergever, Pluim, elastix: a toolbox for intensity-based medical "
+        "image registration, IEEE TMI 2010",
+        "https://github.com/InsightSoftwareConsortium/ITKElastix",
+        "Apache-2.0, installed by the user",
+        "elastix",
+        (Need.distribution("itk-elastix", "pip install itk-elastix"),),
+    ),
+    Method(
+        "fireants",
+        "FireANTs",
+        "Jena, Chaudhari, Gee, FireANTs: Adaptive Riemannian Optimization for Multi-Scale "
+        "Diffeomorphic Registration, 2024",
+        "https://github.com/rohitrango/FireANTs",
+        "its own license, installed by the user",
+        "fireants",
+        # 1.5.0 pins simpleitk==2.2.1, which contradicts ours, but runs with newer ones.
+        (Need.package("fireants", "pip install --no-deps fireants, then pip install tqdm"),),
+    ),
+    Method(
+        "niftyreg",
+        "NiftyReg reg_f3d",
+        "Modat et al., Fast free-form deformation using graphics processing units, Computer "
+        "Methods and Programs in Biomedicine 2010",
+        "https://github.com/KCL-BMEIS/niftyreg",
+        "BSD, installed by the user",
+        "niftyreg",
+        (
+            Need.program("reg_f3d", "build https://github.com/KCL-BMEIS/niftyreg"),
+            Need.program("reg_transform", "it comes with reg_f3d"),
+        ),
+    ),
+    Method(
+        "deeds",
+        "deeds",
+        "Heinrich, Jenkinson, Brady, Schnabel, MRF-based deformable registration and ventilation "
+        "estimation of lung CT, IEEE TMI 2013",
+        "https://github.com/mattiaspaul/deedsBCV",
+        "MIT, installed by the user",
+        "deeds",
+        (Need.program("deedsBCV", "build https://github.com/mattiaspaul/deedsBCV"),),
+    ),
+    Method(
+        "corrfield",
+        "corrField",
+        "Heinrich, Handels, Simpson, Estimating Large Lung Motion in COPD Patients by Symmetric "
+        "Regularised Correspondence Fields, MICCAI 2015",
+        "https://github.com/multimodallearning/Lung250M-4B",
+        "of its authors, installed by the user; needs CUDA",
+        "corrfield",
+        (
+            Need.program(
+                "corrfield",
+                "clone https://github.com/multimodallearning/Lung250M-4B and put a script of that "
+                "name there that runs its corrfield/corrfield.py",
+            ),
+        ),
         takes_masks=True,
     ),
 )
