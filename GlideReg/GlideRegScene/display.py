@@ -42,11 +42,12 @@ class ViewState:
             for node in compositeNodes(scene)
         }
 
-    def restore(self, scene) -> None:
-        """Puts the layers back; views and volumes that are gone are left out."""
+    def restore(self, scene, names=None) -> None:
+        """Puts the layers back, only in views of these layout names if they are given; views and
+        volumes that are gone are left out."""
         for node in compositeNodes(scene):
             layers = self._layers.get(node.GetID())
-            if layers is None:
+            if layers is None or (names is not None and node.GetLayoutName() not in names):
                 continue
             node.SetBackgroundVolumeID(_ifPresent(scene, layers.background))
             node.SetForegroundVolumeID(_ifPresent(scene, layers.foreground))

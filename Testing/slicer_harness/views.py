@@ -178,6 +178,7 @@ class SliceView(_View):
         self.logic.ResizeSliceNode(*size)
         self.composite = self.logic.GetSliceCompositeNode()
         super().__init__(harness, node, _SLICE_MANAGERS, size)
+        self.logic.SetDisplayableManagerGroup(self.group)  # as the desktop's layout manager does
         self.renderer.GetActiveCamera().ParallelProjectionOn()
         self._mapper = vtk.vtkImageMapper()
         self._mapper.SetColorWindow(255)
