@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from . import statistics as st
-from .baselines import title_of
 
 _DPI = 150
 _TYPE = 8.5
@@ -78,7 +77,7 @@ def _boxes(axes: Axes, errors: dict[str, np.ndarray], places: dict[str, int]) ->
     )
     for box, name in zip(parts["boxes"], errors, strict=True):
         box.set(facecolor=_COLORS[places[name] % len(_COLORS)], alpha=0.75)
-    names = [title_of(name) for name in errors]
+    names = list(errors)
     axes.set_xticks(range(1, len(names) + 1), names, rotation=30, ha="right", fontsize=_TYPE)
     highest = max(float(np.percentile(values, 95)) for values in errors.values())
     axes.set_yscale("symlog", linthresh=1)
@@ -98,7 +97,7 @@ def _curves(axes: Axes, errors: dict[str, np.ndarray], places: dict[str, int]) -
             _STYLES[place // len(_COLORS) % len(_STYLES)],
             where="post",
             color=_COLORS[place % len(_COLORS)],
-            label=title_of(name),
+            label=name,
             linewidth=1.6,
         )
     axes.set_xscale("symlog", linthresh=1)

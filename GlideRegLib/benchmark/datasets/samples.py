@@ -111,10 +111,15 @@ def _known(name: str, make: Callable[[], KnownPair]) -> Pair:
         read_landmarks=lambda *_: (made().fixed_landmarks, made().moving_landmarks),
         read_nodules=nodules if name == "nodules" else None,
         read_structures=lambda: tuple(
-            LabelMap(labels, made().label_names)
+            LabelMap(labels, made().label_names | _phantom_names(made().label_names))
             for labels in (made().fixed_labels, made().moving_labels)
         ),
     )
+
+
+def _phantom_names(names: dict[int, str]) -> dict[int, str]:
+    """The phantoms' vessels are those of the lung."""
+    return {value: "lung_vessels" for value, name in names.items() if name == "vessel"}
 
 
 # --- real data --------------------------------------------------------------------------------

@@ -1,0 +1,171 @@
+"""The benchmark's numbers and tables, against counts made by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from GlideRegLib.benchmark import figures, formats, tables
+from GlideRegLib.benchmark import statistics as st
+from GlideRegLib.quality import points_within, summarize_errors
+
+RNG = np.random.default_rng(4)
+
+
+def one(method: str, pair: str, error: float | None, dataset: str = "Toy", **more: object) -> dict:
+    """A record with three landmarks around a mean error (None: no landmarks)."""
+    landmarks = None
+    if error is not None:
+        errors = [0.5 * error, error, 1.5 * error]
+        summary = {
+            **summarize_errors(errors),
+            "within_percent": points_within(errors),
+            "errors_mm": errors,
+        }
+        landmarks = {"before": summary, "after": summary}
+    measures = {
+        "landmarks": landmarks,
+        "nodules": None,
+        "structures": None,
+        "folding_percent": {"body": 0.0, "grid": 0.0},
+    }
+    return {
+        "dataset_name": dataset,
+        "about": "toy data",
+        "pair": pair,
+        "method": method,
+        "problem": None,
+        "device": "CPU, 1 threads",
+        "versions": {"torch": "2"},
+        "cost": {"seconds": 1.0, "cpu_seconds": 2.0, "peak_memory_mb": 300.0},
+        "measures": {**measures, **more},
+    }
+
+
+def failed(method: str, pair: str) -> dict:
+    head = {"dataset_name": "Toy", "about": "toy data", "pair": pair, "method": method}
+    return {**head, "problem": "It broke."}
+
+
+def series(method: str, values: np.ndarray) -> list[dict]:
+    return [one(method, f"p{k}", float(value)) for k, value in enumerate(values)]
+
+
+def test_wilcoxon_and_benjamini_hochberg_are_scipys_over_all_tests() -> None:
+    ours = RNG.uniform(1, 2, 10)
+    worse, same = ours + RNG.uniform(0.5, 1, 10), ours + RNG.normal(0, 0.1, 10)
+    records = series("glide", ours) + series("glide-local", worse) + series("affine", same)
+    found = {(c.method, c.measure): c for c in st.compare(records, "glide", (st.TRE, st.FOLDS))}
+    first = stats.wilcoxon(worse - ours).pvalue
+    second = stats.wilcoxon(same - ours).pvalue
+    assert found["glide-local", st.TRE.name].p == pytest.approx(first)
+    assert found["affine", st.TRE.name].p == pytest.approx(second)
+    # Folding is the same everywhere: p = 1, and it counts among the four tests.
+    ordered = sorted([first, second, 1.0, 1.0])
+    adjusted = {p: min(q * 4 / (k + 1) for k, q in enumerate(ordered) if q >= p) for p in ordered}
+    for comparison in found.values():
+        assert comparison.adjusted == pytest.approx(min(adjusted[comparison.p], 1))
+    assert found["glide-local", st.TRE.name].significant
+    assert not found["glide-local", st.TRE.name].better
+    assert not found["affine", st.TRE.name].significant
+
+
+def test_five_pairs_are_too_few_to_test() -> None:
+    records = series("glide", np.ones(5)) + series("affine", np.full(5, 3.0))
+    (comparison,) = st.compare(records, "glide", (st.TRE,))
+    assert (comparison.n, comparison.p, comparison.significant) == (5, None, False)
+
+
+def test_pairs_that_one_method_lacks_are_left_out_of_the_test() -> None:
+    records = series("glide", np.ones(8)) + series("affine", np.full(8, 3.0))
+    records[-1] = failed("affine", "p7")
+    (comparison,) = st.compare(records, "glide", (st.TRE,))
+    assert comparison.n == 7
+
+
+def main_rows(records: list[dict], reference: str = "glide") -> list[tuple[str, ...]]:
+    return tables.main_table(records, st.compare(records, reference), reference).rows
+
+
+def test_the_main_table_has_means_over_pairs_and_marks() -> None:
+    ours, theirs = np.linspace(1, 2, 8), np.linspace(2, 4, 8)
+    rows = main_rows(series("glide", ours) + series("affine", theirs))
+    assert rows[0][1] == f"{ours.mean():.2f} ± {ours.std(ddof=1):.2f}"
+    assert rows[1][1] == f"{theirs.mean():.2f} ± {theirs.std(ddof=1):.2f} *-"
+    assert rows[0][-1] == "1.0"
+
+
+def test_what_was_not_measured_says_so_and_never_zero() -> None:
+    rows = main_rows([one("glide", "p", None), failed("affine", "p")])
+    assert rows[0][1:4] == ("not measured",) * 3  # TRE, its median, DSC
+    assert set(rows[1][1:]) == {"failed"}
+    partly = main_rows([one("glide", "p", 1.0), failed("glide", "q")])
+    assert partly[0][1] == "1.00 (1 failed)"
+    long = tables.long_rows([one("glide", "p", None)], "glide")
+    assert next(row for row in long if row["measure"] == "TRE, mm")["mean"] is None
+    (problem,) = tables.problem_table([failed("affine", "p")]).rows
+    assert problem == ("Affine", "Toy, p", "It broke.")
+
+
+def test_mean_dice_is_over_the_six_where_there_are_any() -> None:
+    both = {"before": 0.0, "after": 0.0}
+    six = {"lung": {**both, "after": 0.9}, "liver": {**both, "after": 0.7}}
+    record = one("glide", "p", None, structures={**six, "pancreas": {**both, "after": 0.1}})
+    assert st.dice(record) == pytest.approx(0.8)
+    assert st.structures_of([record]) == ["lung", "liver"]
+    assert "2 of the six structures (lung, liver)" in tables.dice_note([record])
+    own = one("glide", "p", None, structures={"pancreas": {**both, "after": 0.25}})
+    assert st.dice(own) == 0.25
+    table = tables.structure_table([record])
+    assert table.columns == ("method", "lung", "liver")
+    assert table.rows[0][1:] == ("0.900", "0.700")
+
+
+def test_cpm_pools_the_nodules_of_all_pairs() -> None:
+    records = []
+    for pair, errors in (("p", [0.4, 1.5]), ("q", [0.9, 7.0])):
+        summary = {**summarize_errors(errors), "errors_mm": errors}
+        records.append(one("glide", pair, None, nodules={"before": summary, "after": summary}))
+    table = tables.cpm_table(records, "nodules")
+    assert table.columns == ("method", "0.5 mm", "1 mm", "2 mm", "5 mm")
+    assert table.rows[0][1:] == ("25", "50", "75", "75")
+    assert table.groups[1] == ("Toy (n = 4)", 4)
+    assert tables.cpm_table(records, "landmarks") is None
+
+
+def test_the_ablation_needs_two_variants() -> None:
+    assert tables.ablation_table(series("glide", np.ones(2)) + series("affine", np.ones(2))) is None
+    rows = tables.ablation_table(
+        series("glide-local", np.ones(2)) + series("glide", np.ones(2))
+    ).rows
+    assert [row[1] for row in rows] == ["1.00 ± 0.00", "1.00 ± 0.00"]
+    assert rows[0][0] == "GLIDE-Reg"  # in the paper's order
+
+
+def test_formats_say_the_same() -> None:
+    table = tables.Table(
+        "t", "A & B", (("", 1), ("50 % | more", 2)), ("method", "x_1", "y"), (("a", "1 ± 2", "<3"),)
+    )
+    rows = list(csv.reader(io.StringIO(formats.comma_separated(table))))
+    assert rows == [["method", "50 % | more: x_1", "50 % | more: y"], ["a", "1 ± 2", "<3"]]
+    assert "| a | 1 ± 2 | <3 |" in formats.markdown(table)
+    assert r"50 % \| more: y" in formats.markdown(table)
+    text = formats.latex(table)
+    assert r"\multicolumn{2}{c}{50 \% $|$ more}" in text
+    assert r"method & x\_1 & y \\" in text
+    assert r"a & 1 $\pm$ 2 & $<$3 \\" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_figures_are_pictures_and_absent_without_points() -> None:
+    records = series("glide", np.linspace(0.5, 3, 6)) + series("affine", np.linspace(4, 9, 6))
+    for draw in (figures.box_plots, figures.cumulative_curves):
+        with Image.open(io.BytesIO(draw(records))) as picture:
+            assert picture.width > 500
+            assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
+        assert draw([one("glide", "p", None)]) is None
