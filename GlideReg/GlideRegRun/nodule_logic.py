@@ -5,6 +5,7 @@ from pathlib import Path
 from GlideRegScene.nodes import isInScene
 from GlideRegScene.nodules import decisions, tables, views
 from GlideRegScene.nodules.request import TrackRequest, daysBetween
+from GlideRegScene.transforms import volumeOf
 
 from .tracking import TrackingRun
 
@@ -41,7 +42,7 @@ class NoduleLogic:
             :class:`TrackingRun` at once.
         """
         roles = (("fixed", fixedVolume), ("moving", movingVolume))
-        fixed, moving = (volume or _volumeOf(transform, role) for role, volume in roles)
+        fixed, moving = (volume or volumeOf(transform, role) for role, volume in roles)
         request = TrackRequest(fixed, moving, transform, priorNodules, currentNodules, **options)
         return self.runTracking(request, blocking, onProgress, onFinished)
 
@@ -125,14 +126,3 @@ class NoduleLogic:
         from GlideRegLib.tracking.files import write_tracking
 
         write_tracking(path, tables.trackingOf(table))
-
-
-def _volumeOf(transform, role: str):
-    """The fixed or moving volume that a registration noted at its transform."""
-    if transform is None:
-        return None
-    roles = {
-        "fixed": transform.GetFixedNodeReferenceRole(),
-        "moving": transform.GetMovingNodeReferenceRole(),
-    }
-    return transform.GetNodeReference(roles[role])

@@ -165,11 +165,10 @@ def worldSource(node) -> tuple[Callable[[], sitk.Image], bool]:
         image = _hardenedImage(node)
         return (lambda: image), True
     array, matrix = slicer.util.arrayFromVolume(node), worldMatrix(node)
-    axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
-    if np.abs(axes.T @ axes - np.eye(3)).max() < 1e-4:
+    if not isSheared(matrix):
         return (lambda: imageOf(array, matrix)), False
     labels = isinstance(node, slicer.vtkMRMLLabelMapVolumeNode)
-    return (lambda: _straightened(imageOf(array, matrix), labels)), True
+    return (lambda: straightened(imageOf(array, matrix), labels)), True
 
 
 def worldMatrix(node) -> np.ndarray:
@@ -205,8 +204,19 @@ def _hardenedImage(node) -> sitk.Image:
         return imageOf(slicer.util.arrayFromVolume(copy), worldMatrix(copy))
 
 
-def _straightened(image: sitk.Image, labels: bool) -> sitk.Image:
-    """A sheared image on the LPS-aligned box that covers it; background: its smallest value."""
+def isSheared(matrix: np.ndarray) -> bool:
+    """Whether the axes (columns of a 3x3 or 4x4 matrix) are not at right angles."""
+    axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() >= 1e-4)
+
+
+def straightened(image: sitk.Image, labels: bool) -> sitk.Image:
+    """A sheared image on the LPS-aligned box that covers it; background: its smallest value.
+
+    One on orthogonal axes stays as it is.
+    """
+    if not isSheared(np.reshape(image.GetDirection(), (3, 3))):
+        return image
     size = image.GetSize()
     corners = [
         image.TransformIndexToPhysicalPoint((i, j, k))

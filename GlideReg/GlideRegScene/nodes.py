@@ -73,6 +73,12 @@ class CreatedNodes:
         """Shows a node inside a folder of the subject hierarchy."""
         self._hierarchy().CreateItem(folder, node)  # moves the item when there is one already
 
+    def moveBeside(self, neighbor, node) -> None:
+        """Shows a node in the study or folder of another one in the subject hierarchy."""
+        item = self._hierarchy().GetItemByDataNode(neighbor)
+        if item:
+            self.moveInto(self._hierarchy().GetItemParent(item), node)
+
     def remove(self) -> None:
         """Takes everything out of the scene again, the last one first."""
         for node in reversed(self.nodes):

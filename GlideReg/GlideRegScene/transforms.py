@@ -65,6 +65,17 @@ def isOurs(node) -> bool:
     return node.GetAttribute(ATTRIBUTE) is not None
 
 
+def volumeOf(node, role: str):
+    """The "fixed" or "moving" volume that a registration noted at its transform node, or None."""
+    if node is None:
+        return None
+    roles = {
+        "fixed": node.GetFixedNodeReferenceRole(),
+        "moving": node.GetMovingNodeReferenceRole(),
+    }
+    return node.GetNodeReference(roles[role])
+
+
 def fixedToMoving(node, points: np.ndarray) -> np.ndarray:
     """World LPS points (N, 3) of the fixed image, carried to the moving image by a result node."""
     return _transformed(node.GetTransformFromParent(), points)

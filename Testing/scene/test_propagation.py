@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -20,12 +24,40 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from GlideRegLib.errors import InputError
 from GlideRegLib.field import read_transform, transform_points
-from GlideRegScene.propagation import propagate
+from GlideRegLib.propagation.job import PropagateJob, run_propagate_job
+from GlideRegScene.propagation.candidates import candidates, isSuggested, kindOf
+from GlideRegScene.propagation.request import PropagateRequest, collectPropagation
+from GlideRegScene.propagation.results import ATTRIBUTE as ATTRIBUTE_OF_CARRIED
+from GlideRegScene.propagation.results import (
+    SOURCE_ROLE,
+    PropagatedNodes,
+    importPropagation,
+    readPropagation,
+)
 from GlideRegScene.transforms import ATTRIBUTE, gridTransform
 from slicer_harness.scene import SceneHarness
 
 pytestmark = pytest.mark.usefixtures("scene")
 DIRECTIONS = pytest.mark.parametrize("back", [False, True], ids=["forth", "back"])
+
+
+def carry(request: PropagateRequest) -> PropagatedNodes:
+    """What a run does, without a process of its own."""
+    problem = request.problem()
+    if problem:
+        raise InputError(problem)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        inputs = collectPropagation(request, folder)
+        inputs.write()
+        text = json.dumps({**inputs.job, "output": str(folder / "output")})
+        run_propagate_job(PropagateJob.from_json(text))
+        return importPropagation(request, readPropagation(folder / "output"), inputs)
+
+
+def propagate(nodes, transform, reference, back=False, smooth=False, sourceVolume=None) -> list:
+    volumes = (sourceVolume, reference) if back else (reference, sourceVolume)
+    return carry(PropagateRequest(nodes, transform, *volumes, back=back, smooth=smooth)).nodes
 
 
 @pytest.fixture
@@ -196,7 +228,7 @@ def test_what_cannot_be_carried_leaves_the_scene_as_it_was(
     markups = markups_of("vtkMRMLMarkupsFiducialNode", source)
     plane = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsPlaneNode", "Plane")
     count = slicer.mrmlScene.GetNumberOfNodes()
-    with pytest.raises(InputError, match="plane does not stay a plane"):
+    with pytest.raises(InputError, match="is a plane, which does not stay one"):
         propagate([markups, plane], node, reference)
     assert slicer.mrmlScene.GetNumberOfNodes() == count
 
@@ -267,3 +299,191 @@ def test_slicer_reads_the_segmentation_file_that_the_command_writes(tmp_path) ->
     again, names = read_layers(tmp_path / "slicers.seg.nrrd")
     assert [int(v.array.sum()) for v in again] == [int(v.array.sum()) for v in layers]
     assert names["Segment1_Name"] == "Lung"
+
+
+def shared_segmentation(source: np.ndarray) -> object:
+    """Two segments in one layer, with tags and terminology, drawn on no volume."""
+    image = ball(source[0], 8) + 2 * ball(source[1], 9) * (1 - ball(source[0], 8))
+    labels = volume_node(sitk.Cast(image, sitk.sitkInt16), "L", labels=True)
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Organs")
+    slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(labels, segmentation)
+    slicer.mrmlScene.RemoveNode(labels)
+    segment = segmentation.GetSegmentation().GetNthSegment(1)
+    segment.SetName("Heart")
+    segment.SetTag("DicomRtImport.RoiType", "ORGAN")
+    segment.SetTag(segment.GetTerminologyEntryTagName(), "CT~Organ~Heart~~~~")
+    return segmentation
+
+
+def test_segments_of_one_layer_stay_together_with_tags_looks_and_surfaces(
+    node, reference, tmp_path
+) -> None:
+    source, target = partners(False, tmp_path)
+    middle = np.argsort(np.linalg.norm(source - source.mean(axis=0), axis=1))[:2]
+    segmentation = shared_segmentation(source[middle])
+    old = segmentation.GetSegmentation()
+    assert old.GetNumberOfLayers() == 1
+    segmentation.CreateClosedSurfaceRepresentation()
+    segmentation.CreateDefaultDisplayNodes()
+    display = segmentation.GetDisplayNode()
+    display.SetSegmentOpacity2DFill(old.GetNthSegmentID(1), 0.25)
+    display.SetSegmentVisibility(old.GetNthSegmentID(0), False)
+    (new,) = propagate([segmentation], node, reference)
+    found = new.GetSegmentation()
+    assert (found.GetNumberOfSegments(), found.GetNumberOfLayers()) == (2, 1)
+    assert list(found.GetSegmentIDs()) == list(old.GetSegmentIDs())
+    heart = found.GetNthSegment(1)
+    tag = vtk.reference("")
+    assert heart.GetTag("DicomRtImport.RoiType", tag) and str(tag) == "ORGAN"
+    assert heart.GetTag(heart.GetTerminologyEntryTagName(), tag) and "Heart" in str(tag)
+    looks = new.GetDisplayNode()
+    assert looks.GetSegmentOpacity2DFill(found.GetNthSegmentID(1)) == pytest.approx(0.25)
+    assert not looks.GetSegmentVisibility(found.GetNthSegmentID(0))
+    surface = vtk.vtkPolyData()
+    assert new.GetClosedSurfaceRepresentation(found.GetNthSegmentID(1), surface)
+    middle_of_surface = vtk_to_numpy(surface.GetPoints().GetData()).mean(axis=0)
+    assert np.linalg.norm(middle_of_surface - target[middle[1]]) < 2
+    for number, k in enumerate(middle):
+        assert np.linalg.norm(center_of(new, number, reference) - target[k]) < 2
+    # The new one is a file like any other; the old one is as it was.
+    voxels = slicer.util.arrayFromSegmentBinaryLabelmap
+    before = voxels(new, found.GetNthSegmentID(1), reference)
+    assert new.GetDisplayNode().GetVisibility() and before.any()
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(tmp_path / "new.seg.nrrd"))
+    assert storage.WriteData(new)
+    again = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "again")
+    assert storage.ReadData(again)
+    after = voxels(again, again.GetSegmentation().GetNthSegmentID(1), reference)
+    np.testing.assert_array_equal(before, after)
+    assert old.GetNumberOfLayers() == 1
+
+
+def test_a_segment_that_leaves_the_image_is_empty_and_said(node, reference, tmp_path) -> None:
+    source, _ = partners(False, tmp_path)
+    middle = int(np.argmin(np.linalg.norm(source - source.mean(axis=0), axis=1)))
+    segmentation = segmentation_of(ball(source[middle], 8))
+    segmentation.GetSegmentation().AddEmptySegment("empty")
+    far = segmentation_of(ball(source[middle], 8))
+    far.SetName("Far")
+    far.SetAndObserveTransformNodeID(shifted(900.0).GetID())
+    result = carry(PropagateRequest([segmentation, far], node, reference))
+    assert [n.GetSegmentation().GetNumberOfSegments() for n in result.nodes] == [2, 1]
+    assert any("'Structure 0' of 'Far' left no voxel in 'Reference'" in t for t in result.notes)
+
+
+def shifted(millimeters: float) -> object:
+    matrix = np.eye(4)
+    matrix[0, 3] = millimeters
+    return linear_node(matrix, "Shift")
+
+
+def test_points_that_belong_elsewhere_are_said(node, reference) -> None:
+    points = markups_of("vtkMRMLMarkupsFiducialNode", np.array([[900.0, 0, 0]]))
+    result = carry(PropagateRequest([points], node, reference, volume_node(oblique_image(), "Old")))
+    assert result.notes == [
+        "1 of 1 points of 'M' lie outside 'Old'; check the direction, and that they belong to it."
+    ]
+
+
+def test_volumes_keep_colors_window_and_unit(node, reference) -> None:
+    dose = volume_node(oblique_image() * 0.01 + 20, "Dose")
+    dose.CreateDefaultDisplayNodes()
+    colors = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "Isodose")
+    dose.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
+    dose.GetDisplayNode().SetAutoWindowLevel(False)
+    dose.GetDisplayNode().SetWindowLevelMinMax(3, 33)
+    gray = slicer.vtkCodedEntry()
+    gray.SetValueSchemeMeaning("Gy", "UCUM", "gray")
+    dose.SetVoxelValueUnits(gray)
+    request = PropagateRequest([dose], node, reference, doses=(dose,))
+    (new,) = carry(request).nodes
+    assert new.GetDisplayNode().GetColorNode() is colors
+    assert new.GetDisplayNode().GetWindowLevelMin() == 3
+    assert new.GetVoxelValueUnits().GetCodeValue() == "Gy"
+    assert slicer.util.arrayFromVolume(new).min() == 0  # outside; an image would have its minimum
+    assert new.GetAttribute("DicomRtImport.DoseVolume") is None
+
+
+def test_new_nodes_lie_in_the_study_of_the_target_and_go_again(node, reference) -> None:
+    scene = slicer.mrmlScene
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Planning CT")
+    hierarchy.CreateItem(study, reference)
+    points = markups_of("vtkMRMLMarkupsFiducialNode", in_ras(some_points(4)))
+    points.CreateDefaultDisplayNodes()
+    selection = scene.GetNodeByID("vtkMRMLSelectionNodeSingleton")
+    before = scene.GetNumberOfNodes()
+    active = selection.GetActivePlaceNodeID() if selection else None
+    result = carry(PropagateRequest([points], node, reference))
+    (new,) = result.nodes
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(new)) == study
+    assert new.GetNodeReference(SOURCE_ROLE) is points
+    said = json.loads(new.GetAttribute(ATTRIBUTE_OF_CARRIED))
+    assert said["direction"] == "moving to fixed" and "Reference" not in str(said)
+    assert not selection or selection.GetActivePlaceNodeID() == active
+    result.undo()
+    assert scene.GetNumberOfNodes() == before
+    result.undo()  # again is no harm
+
+
+def test_what_is_missing_is_a_sentence(node, reference) -> None:
+    points = markups_of("vtkMRMLMarkupsFiducialNode", in_ras(some_points(4)))
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Empty")
+    under = markups_of("vtkMRMLMarkupsFiducialNode", in_ras(some_points(4)))
+    under.SetName("Under")
+    under.SetAndObserveTransformNodeID(node.GetID())
+    camera = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCameraNode", "Camera")
+    said = [
+        (PropagateRequest([points], None, reference), "choose a transform"),
+        (PropagateRequest([points], node), "Choose the fixed volume"),
+        (PropagateRequest([points], node, reference, back=True), "Choose the moving volume"),
+        (PropagateRequest([], node, reference), "Tick what"),
+        (PropagateRequest([empty], node, reference), "'Empty' has no segments"),
+        (PropagateRequest([under], node, reference), "lies on the other image already"),
+        (PropagateRequest([camera], node, reference), "'Camera' is a Camera, which cannot"),
+    ]
+    for request, words in said:
+        assert words in request.problem(), request.problem()
+    assert PropagateRequest([points], node, reference).problem() == ""
+
+
+def test_an_input_that_is_removed_during_the_run_leaves_nothing(node, reference, tmp_path) -> None:
+    points = markups_of("vtkMRMLMarkupsFiducialNode", in_ras(some_points(4)))
+    request = PropagateRequest([points], node, reference)
+    inputs = collectPropagation(request, tmp_path)
+    inputs.write()
+    text = json.dumps({**inputs.job, "output": str(tmp_path / "output")})
+    run_propagate_job(PropagateJob.from_json(text))
+    slicer.mrmlScene.RemoveNode(points)
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    with pytest.raises(InputError, match="removed during the run"):
+        importPropagation(request, readPropagation(tmp_path / "output"), inputs)
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+
+
+def test_what_belongs_to_the_source_is_suggested(node, reference) -> None:
+    scene = slicer.mrmlScene
+    moving = volume_node(oblique_image(), "Moving")
+    drawn, other = (
+        scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name) for name in ("Drawn", "Other")
+    )
+    for segmentation, volume in ((drawn, moving), (other, reference)):
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        segmentation.GetSegmentation().AddEmptySegment("S")
+    points = markups_of("vtkMRMLMarkupsFiducialNode", in_ras(some_points(2)))
+    placeless = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "None placed")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Old CT")
+    hierarchy.CreateItem(study, moving)
+    hierarchy.CreateItem(study, points)
+    pet = volume_node(oblique_image(), "PET")
+    request = PropagateRequest([], node, reference, moving)
+    found = candidates(scene, request)
+    assert set(found) == {drawn, other, points, pet}
+    assert placeless not in found
+    assert [n for n in found if isSuggested(n, request)] == [drawn, points]
+    back = PropagateRequest([], node, reference, moving, back=True)
+    assert [n for n in found if isSuggested(n, back)] == [other]
+    assert [kindOf(n) for n in (drawn, points, pet)] == ["segmentation", "markups", "image"]
+    assert kindOf(pet, (pet,)) == "dose"
