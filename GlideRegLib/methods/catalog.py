@@ -44,6 +44,16 @@ _ALL = (
         takes_masks=True,
     ),
     Method(
+        "samconvex",
+        "SAMConvex (with our features)",
+        "Li et al., SAMConvex: Fast Discrete Optimization for CT Registration Using "
+        "Self-supervised Anatomical Embedding and Correlation Pyramid, MICCAI 2023",
+        "https://github.com/Alison-brie/SAMConvex",
+        _OWN,
+        "samconvex",
+        takes_masks=True,
+    ),
+    Method(
         "ants",
         "ANTs SyN",
         "Avants, Epstein, Grossman, Gee, Symmetric diffeomorphic image registration with "

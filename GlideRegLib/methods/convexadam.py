@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from ..features.mind import PAIRS, mind_ssc
 from ..field import DisplacementField
 from ..geometry import index_tensor, normalized_coordinates
+from ..optimize.adam import descend, diffusion
 from ..optimize.convex import COEFFICIENTS, coupled_argmin
 from ..optimize.cost_volume import cost_volume, displacement_mesh
 from ..optimize.warping import box_filter, pool, resize_displacement
@@ -252,25 +253,16 @@ def _adam(
     weights: tuple[torch.Tensor, torch.Tensor] | None,
     progress: Progress,
 ) -> torch.Tensor:
-    """Adam at learning rate 1 on a field smoothed by three box filters, diffusion regularizer.
-
-    The gradient goes through the filters by hand, which are their own adjoint; like the package it
-    returns the field of the last step that was evaluated.
-    """
+    """Adam on SSD and diffusion: sums over channels, means over voxels."""
     fixed, moving = pair
-    control = start.clone()
-    optimizer = torch.optim.Adam([control], lr=1.0)
     weight = None if weights is None else weights[0] * weights[1]
-    for iteration in range(options.adam_iterations):
-        progress.update(0.3 + 0.7 * iteration / options.adam_iterations)
-        displacement = rules.box(control, 3)
-        with torch.enable_grad():
-            leaf = displacement.detach().requires_grad_(True)
-            squared = (rules.sample(moving, leaf) - fixed).square().sum(dim=0)
-            loss = (squared if weight is None else squared * weight).mean()
-            for dim in (1, 2, 3):
-                loss = loss + options.smoothness * leaf.diff(dim=dim).square().mean()
-            (gradient,) = torch.autograd.grad(loss, leaf)
-        control.grad = rules.box(gradient, 3)
-        optimizer.step()
-    return displacement
+
+    def loss(displacement: torch.Tensor) -> torch.Tensor:
+        squared = (rules.sample(moving, displacement) - fixed).square().sum(dim=0)
+        data = (squared if weight is None else squared * weight).mean()
+        return data + diffusion(displacement, options.smoothness)
+
+    def smooth(values: torch.Tensor) -> torch.Tensor:
+        return rules.box(values, 3)
+
+    return descend(start, loss, smooth, options.adam_iterations, 1.0, progress)

@@ -24,22 +24,27 @@ def cost_volume(
     weight: torch.Tensor | None = None,
     smoothing: int = 2,
     check: Callable[[], None] = lambda: None,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Smoothed SSD of features for each candidate displacement (Heinrich et al. 2014).
 
     ``fixed`` and ``moving`` are (C, Z, Y, X); the SSD is summed over channels, multiplied by
     ``weight`` (Z, Y, X) and box-filtered ``smoothing`` times. Moving borders are replicated.
     Returns (K, Z, Y, X) with K = (2 radius + 1)^3 in the order of :func:`displacement_mesh`.
-    ``check`` is called between slabs and may raise to cancel.
+    ``check`` is called between slabs and may raise to cancel. ``dtype`` is what the costs are kept
+    in (that of ``fixed`` if not given); they are computed in the features' own.
     """
     _, depth, height, width = fixed.shape
     side = 2 * radius + 1
     padded = F.pad(moving[None], (radius,) * 6, mode="replicate")[0]
-    costs = fixed.new_empty((side**3, depth, height, width))
+    costs = fixed.new_empty((side**3, depth, height, width), dtype=dtype or fixed.dtype)
+    narrow = costs.dtype != fixed.dtype
+    work = fixed.new_empty((side**2, depth, height, width)) if narrow else None
     difference = torch.empty_like(fixed)
     for z in range(side):
         check()
-        plane = costs[z * side**2 : (z + 1) * side**2]
+        kept = costs[z * side**2 : (z + 1) * side**2]
+        plane = kept if work is None else work
         for k in range(side**2):
             y, x = divmod(k, side)
             shifted = padded[:, z : z + depth, y : y + height, x : x + width]
@@ -47,5 +52,5 @@ def cost_volume(
             torch.sum(difference.square_(), dim=0, out=plane[k])
         if weight is not None:
             plane.mul_(weight)
-        plane.copy_(box_filter(plane, smoothing))
+        kept.copy_(box_filter(plane, smoothing))
     return costs
