@@ -16,6 +16,8 @@ from slicer.util import VTKObservationMixin
 
 from GlideRegRun.dependencies import ensureInstalled, missingPackages
 from GlideRegRun.nodule_logic import NoduleLogic
+from GlideRegRun.propagation import PropagationLogic
+from GlideRegRun.quality_logic import QualityLogic
 from GlideRegRun.registration import Registration
 from GlideRegScene import transforms
 from GlideRegScene.inputs import Request
@@ -129,10 +131,11 @@ class GlideRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.bind(self.logic.getParameterNode())
 
 
-class GlideRegLogic(NoduleLogic, ScriptedLoadableModuleLogic):
+class GlideRegLogic(NoduleLogic, QualityLogic, PropagationLogic, ScriptedLoadableModuleLogic):
     """Registration of volume nodes, from the Python console and from the panel alike.
 
-    What can be done with nodules is in :class:`NoduleLogic`.
+    What can be done with nodules is in :class:`NoduleLogic`, assessments are in
+    :class:`QualityLogic`, what is carried over is in :class:`PropagationLogic`.
     """
 
     #: The run that is going on in this application, if any: there is only one at a time.

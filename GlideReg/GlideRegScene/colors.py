@@ -3,24 +3,26 @@
 import numpy as np
 import slicer
 
-_TAG = "GlideRegJacobianColors"
+#: Scenes that were saved with the colors of an earlier version hold those under another tag.
+_TAG = "GlideRegJacobianLogColors"
 #: The determinants at the two ends of the color table.
-RANGE = (0.0, 2.0)
+RANGE = (0.0, 3.0)
 _FOLDED = (1.0, 0.0, 1.0)
-#: Determinant -> red, green, blue: shrinking blue, unchanged white, growing red.
+#: Logarithm of the determinant -> red, green, blue: half and twice the volume are equally far from
+#: the white of no change.
 _POINTS = (
-    (0.0, (0.02, 0.10, 0.40)),
-    (0.5, (0.26, 0.58, 0.76)),
-    (1.0, (0.97, 0.97, 0.97)),
-    (1.5, (0.84, 0.38, 0.30)),
-    (2.0, (0.40, 0.0, 0.12)),
+    (-np.log(3.0), (0.02, 0.10, 0.40)),
+    (-np.log(3.0) / 2, (0.26, 0.58, 0.76)),
+    (0.0, (0.97, 0.97, 0.97)),
+    (np.log(3.0) / 2, (0.84, 0.38, 0.30)),
+    (np.log(3.0), (0.40, 0.0, 0.12)),
 )
 _COUNT = 256
 
 
 def jacobianColors(scene):
     """The color table of the Jacobian overlay, one per scene: 0 and below magenta, then blue (the
-    tissue shrinks), white at 1, red (it grows) up to 2."""
+    tissue shrinks; darkest at a third), white at 1, red (it grows) up to 3."""
     node = scene.GetSingletonNode(_TAG, "vtkMRMLColorTableNode")
     if node is not None:
         return node
@@ -34,7 +36,7 @@ def jacobianColors(scene):
     places = [value for value, _ in _POINTS]
     rgb = np.array([color for _, color in _POINTS])
     for k, value in enumerate(determinants):
-        color = [np.interp(value, places, rgb[:, c]) for c in range(3)] if k else _FOLDED
+        color = [np.interp(np.log(value), places, rgb[:, c]) for c in range(3)] if k else _FOLDED
         label = "folded" if k == 0 else f"{value:.2f}"
         node.SetColor(k, label, *(float(c) for c in color), 1.0)
     return scene.AddNode(node)

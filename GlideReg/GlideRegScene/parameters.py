@@ -11,6 +11,7 @@ from slicer import (
     vtkMRMLDisplayableNode,
     vtkMRMLMarkupsFiducialNode,
     vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
     vtkMRMLTableNode,
     vtkMRMLTransformNode,
 )
@@ -83,6 +84,13 @@ class PriorScan(_Labeled):
     FIXED = "fixed"
 
 
+class Direction(_Labeled):
+    """From which volume of the registration to which things are carried."""
+
+    FORTH = "forth"
+    BACK = "back"
+
+
 class Solver(_Labeled):
     """What refines the field."""
 
@@ -104,6 +112,8 @@ _LABELS = {
     "mr": "MR",
     "moving": "Moving volume",
     "fixed": "Fixed volume",
+    "forth": "Moving volume → fixed volume",
+    "back": "Fixed volume → moving volume",
     "gauss-newton": "Gauss-Newton",
     "adam": "Adam (as in the paper)",
 }
@@ -165,6 +175,33 @@ class GlideRegParameterNode:
     refineNodules: bool = True
     referenceThresholds: bool = False
     noduleTable: vtkMRMLTableNode
+    # Quality: transform and landmarks left empty are those of the inputs and outputs; names of
+    # structures that do not count, one a line; profile: a name or a file
+    qualityTransform: vtkMRMLTransformNode
+    qualityBackward: vtkMRMLTransformNode
+    qualityFixedLandmarks: vtkMRMLMarkupsFiducialNode
+    qualityMovingLandmarks: vtkMRMLMarkupsFiducialNode
+    qualityFixedStructures: vtkMRMLSegmentationNode
+    qualityMovingStructures: vtkMRMLSegmentationNode
+    qualityLeftOut: str = ""
+    qualityProfile: str = "tg132"
+    qualityTable: vtkMRMLTableNode
+    # Propagate
+    propagateTransform: vtkMRMLTransformNode  # empty: that of the outputs
+    propagateDirection: Direction = Direction.FORTH
+    smoothPropagated: bool = False
+    # Compare: two volumes, empty for those of the registration; what can be set, mode by mode
+    compareFirst: vtkMRMLScalarVolumeNode
+    compareSecond: vtkMRMLScalarVolumeNode
+    compareOpacity: Annotated[float, WithinRange(0.0, 100.0)] = 50.0  # percent
+    comparePeriod: Annotated[float, WithinRange(0.2, 6.0)] = 1.6  # seconds
+    compareTile: Annotated[float, WithinRange(2.0, 100.0)] = 30.0  # mm
+    compareSplit: Annotated[float, WithinRange(0.0, 100.0)] = 50.0  # percent of the view
+    compareHorizontal: bool = False
+    compareFollow: bool = False
+    compareRange: Annotated[float, WithinRange(10.0, 3000.0)] = 300.0  # HU, or the images' unit
+    compareSwapped: bool = False
+    compareTransform: vtkMRMLTransformNode  # whose deformation is drawn; empty: of the outputs
 
 
 def settingsFromParameters(parameters: GlideRegParameterNode) -> dict:

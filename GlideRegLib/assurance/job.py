@@ -6,7 +6,7 @@ Writes ``assessment.json``, ``assessment.html`` and, if wanted, ``jacobian.nii.g
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,13 @@ from .subject import Subject
 #: What a job file says to be told from a registration.
 TASK = "assess"
 _PLAN = {"read": 1.0, **PLAN, "report": 6.0, "save": 1.0}
-_LISTS = ("fixed_landmarks", "moving_landmarks", "more_fixed_labels", "more_moving_labels")
+_LISTS = (
+    "fixed_landmarks",
+    "moving_landmarks",
+    "more_fixed_labels",
+    "more_moving_labels",
+    "notes",
+)
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,11 @@ class AssessJob:
     a third image) and ``direct`` (fixed to that) are ITK transforms or displacement fields of any
     software. Landmark files come in corresponding pairs. ``names`` is a CSV table of structures;
     those that overlap others come in further pairs of maps (``more_fixed_labels`` and
-    ``more_moving_labels``; no label twice). ``profile`` is the name of a built-in one or a file.
+    ``more_moving_labels``; no label twice). Without a moving map ("" among further ones) only what
+    needs no second contour is measured. ``profile`` is the name of a built-in one or a file.
     ``report`` writes assessment.html, ``jacobian`` jacobian.nii.gz (determinant on the fixed grid;
-    jacobian.mha, which is larger and quicker, with ``quick``).
+    jacobian.mha, which is larger and quicker, with ``quick``). ``notes`` are added to those of the
+    assessment: what whoever wrote the files has to say about them.
     """
 
     fixed: str
@@ -59,6 +67,7 @@ class AssessJob:
     more_fixed_labels: tuple[str, ...] = ()
     more_moving_labels: tuple[str, ...] = ()
     quick: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """As text for ``job.json``."""
@@ -106,6 +115,7 @@ def run_assess_job(job: AssessJob, progress: Progress | None = None) -> Assessme
     with progress.stage("read"):
         subject = read_subject(job, progress)
     assessment, evidence = assess(subject, profile, progress)
+    assessment = replace(assessment, notes=(*assessment.notes, *job.notes))
     page = None
     if job.report:
         with progress.stage("report"):
@@ -133,31 +143,39 @@ def read_subject(job: AssessJob, progress: Progress) -> Subject:
         output=job.output,
         fixed_landmarks=job.fixed_landmarks,
         moving_landmarks=job.moving_landmarks,
-        fixed_labels=job.fixed_labels,
-        moving_labels=job.moving_labels,
     )
     inputs = read_inputs(pair, progress)
+    pairs = _read_label_pairs(job, inputs.moving, progress)
     subject = Subject(
         inputs.fixed,
         inputs.moving,
         landmarks=inputs.landmarks,
-        labels=inputs.labels,
+        labels=pairs[0] if pairs else None,
         names=names,
-        more_labels=_more_labels(job, progress),
+        more_labels=tuple(pairs[1:]),
         **transforms,
     )
     subject.check()
     return subject
 
 
-def _more_labels(job: AssessJob, progress: Progress) -> tuple[tuple[Volume, Volume], ...]:
+def _read_label_pairs(
+    job: AssessJob, moving: Volume, progress: Progress
+) -> list[tuple[Volume, Volume]]:
+    """All pairs of label maps; a moving one that is not given is empty."""
+    if job.fixed_labels is None and (job.moving_labels or job.more_fixed_labels):
+        raise InputError("Only moving labels were given; give the fixed labels too.")
     if len(job.more_fixed_labels) != len(job.more_moving_labels):
         raise InputError("Further label maps come in pairs, one fixed and one moving.")
+    first = [] if job.fixed_labels is None else [(job.fixed_labels, job.moving_labels)]
+    more = zip(job.more_fixed_labels, job.more_moving_labels, strict=True)
     pairs = []
-    for paths in zip(job.more_fixed_labels, job.more_moving_labels, strict=True):
-        pairs.append(tuple(read_labels(path) for path in paths))
+    for fixed, other in (*first, *more):
+        own = read_labels(fixed)
+        empty = Volume(np.zeros(moving.grid.shape, np.int32), moving.grid)
+        pairs.append((own, read_labels(other) if other else empty))
         progress.check()
-    return tuple(pairs)
+    return pairs
 
 
 def _save(

@@ -183,13 +183,17 @@ def _deformed(label: int, name: str, maps: _Maps, found: Survey) -> list[Measure
     if box is None:
         keys = ("structure_folding", "volume_change_jacobian")
         return [Measure(k, name, None, note="the fixed labels do not hold it") for k in keys]
-    inside = found.jacobian[box][maps.arrays[0][box] == label]
+    own = maps.arrays[0][box] == label
+    inside = found.jacobian[box][own]
     n = int(inside.size)
+    start = np.array([s.start for s in box])[::-1]
+    lowest = np.argwhere(own)[inside.argmin()][::-1] + start
+    place = as_place(maps.grid.to_physical(lowest[None].astype(float))[0])
     moved = found.of_label[label]
     low, high = np.percentile(inside, (1, 99))
     return [
         Measure("structure_folding", name, float(100 * np.mean(inside <= 0)), n=n),
-        Measure("structure_jacobian_min", name, float(inside.min())),
+        Measure("structure_jacobian_min", name, float(inside.min()), place=place),
         Measure("structure_jacobian_p1", name, float(low)),
         Measure("structure_jacobian_p99", name, float(high)),
         Measure(

@@ -167,7 +167,7 @@ def test_folding_looks_like_nothing_else_in_the_jacobian_overlay(request_, outpu
     node = bring_back(request_, output).jacobian
     table = node.GetDisplayNode().GetColorNode().GetLookupTable()
     low, high = node.GetDisplayNode().GetWindowLevelMin(), node.GetDisplayNode().GetWindowLevelMax()
-    assert (low, high) == (0.0, 2.0)
+    assert (low, high) == (0.0, 3.0)
 
     def color(determinant: float) -> np.ndarray:
         index = round((determinant - low) / (high - low) * 255)
@@ -177,6 +177,8 @@ def test_folding_looks_like_nothing_else_in_the_jacobian_overlay(request_, outpu
     assert color(0.5)[2] > color(0.5)[0] + 0.3  # shrinks: blue
     assert color(1.5)[0] > color(1.5)[2] + 0.3  # grows: red
     assert color(1.0).min() > 0.9  # unchanged: white
+    # Half and twice the volume are equally far from it.
+    assert color(0.5).min() == pytest.approx(color(2.0).min(), abs=0.06)
 
 
 # --- landmarks ------------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ def fresh_scene() -> SceneHarness:
             application.SetModuleLogic(module, logic)
         logic.SetMRMLScene(scene)
         harness.logics[module] = logic
+    scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
     colors = slicer.vtkMRMLColorLogic()
     colors.SetMRMLScene(scene)
     application.SetColorLogic(colors)

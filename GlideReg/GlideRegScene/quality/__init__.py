@@ -1,0 +1,1 @@
+"""Quality in the scene: what is assessed as files, and the assessment as nodes."""
