@@ -106,7 +106,7 @@ def run_job(job: Job, progress: Progress | None = None) -> dict:
     from .methods import find
 
     job.settings.check()
-    find(job.settings.method).require()
+    find(job.settings.method).require(job.settings.method_options)
     check_output(Path(job.output))
     with progress.stage("read"):
         inputs = read_inputs(job, progress)

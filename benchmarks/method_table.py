@@ -1,7 +1,7 @@
 """Every method behind ``glidereg register --method`` on some pairs: one Markdown table.
 
-``python -m benchmarks.method_table --pairs lung mr --methods glide-local convexadam``. A method is a
-name or ``NAME:JSON`` with options. Each run has a process of its own; what cannot run says why.
+``python -m benchmarks.method_table --pairs lung mr --methods glide-local convexadam``. A method is
+a name or ``NAME:JSON`` with options. Each run has a process of its own; what cannot run says why.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
         describe_run_in_words(describe_run(chosen.threads)),
         "",
         "TRE in mm at the landmarks: as the pair is, after the start that all are given, and after "
-        "the method. Seconds: the method alone, and the whole run with start and measures. Research "
-        "use only.",
+        "the method. Seconds: the method alone, and the whole run with start and measures. "
+        "Research use only.",
         "",
         "| " + " | ".join(HEAD) + " |",
         "|" + "---|" * len(HEAD),

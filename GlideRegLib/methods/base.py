@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, SettingsError
+from ..features.weights import weights_folder
 from ..progress import Progress
 from ..settings import Settings, merged
 
@@ -24,11 +27,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Need:
     """Something that a method needs beyond this library: ``found`` looks for it (quickly, nothing
-    is loaded), ``how`` says in half a sentence how to get it."""
+    is loaded), ``how`` says in half a sentence how to get it. ``option``: the option of the method
+    that can name it instead."""
 
     what: str
     how: str
     found: Callable[[], bool]
+    option: str = ""
 
     @classmethod
     def package(cls, module: str, how: str) -> Need:
@@ -44,6 +49,21 @@ class Need:
     def program(cls, name: str, how: str) -> Need:
         """A program on the PATH."""
         return cls(f"the program '{name}' on the PATH", how, lambda: shutil.which(name) is not None)
+
+    @classmethod
+    def weights(cls, names: tuple[str, ...], how: str) -> Need:
+        """A file of weights that the user puts into a folder where weights are looked for, or names
+        with the option ``weights``."""
+        what = "its weights (" + " or ".join(names) + ")"
+        return cls(what, how, lambda: find_weights(names) is not None, "weights")
+
+
+def find_weights(names: tuple[str, ...]) -> Path | None:
+    """The first of some files in ``$GLIDEREG_WEIGHTS`` or in the cache of weights, None without."""
+    named = os.environ.get("GLIDEREG_WEIGHTS")
+    folders = [Path(named).expanduser()] if named else []
+    files = [folder / name for folder in (*folders, weights_folder()) for name in names]
+    return next((file for file in files if file.is_file()), None)
 
 
 def _is_installed(distribution: str) -> bool:
@@ -61,8 +81,9 @@ class Method:
     ``module`` is a file of this folder; its ``register(fixed, moving, settings, progress,
     fixed_mask, moving_mask, landmark_constraints)`` does the work, and its dataclass ``Options``
     (if any) holds the method's own settings with the defaults of its paper. ``changes`` are
-    settings that make a variant. ``takes_masks`` and ``takes_landmarks``: whether masks and
-    landmark constraints mean something to it; where they do not they are refused, never ignored.
+    settings and ``defaults`` options that make a variant. ``takes_masks`` and
+    ``takes_landmarks``: whether masks and landmark constraints mean something to it; where they do
+    not they are refused, never ignored.
     """
 
     name: str
@@ -73,21 +94,25 @@ class Method:
     module: str
     needs: tuple[Need, ...] = ()
     changes: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
     takes_masks: bool = False
     takes_landmarks: bool = False
 
-    def require(self) -> None:
+    def require(self, options: dict[str, Any] | None = None) -> None:
         """Raises :class:`SettingsError` with the sentence of :meth:`missing` if there is one."""
-        if (problem := self.missing()) is not None:
+        if (problem := self.missing(options)) is not None:
             raise SettingsError(problem)
 
     def load(self) -> ModuleType:
         """The module of the method (imports PyTorch)."""
         return import_module(f".{self.module}", __package__)
 
-    def missing(self) -> str | None:
-        """None when it can run here, else one sentence that says how to get what is missing."""
-        lacking = [need for need in self.needs if not need.found()]
+    def missing(self, options: dict[str, Any] | None = None) -> str | None:
+        """None when it can run here (with these options), else one sentence that says how to get
+        what is missing."""
+        given = options or {}
+        needs = [need for need in self.needs if not given.get(need.option)]
+        lacking = [need for need in needs if not need.found()]
         if not lacking:
             return None
         return f"{self.title} needs " + "; and ".join(f"{n.what}: {n.how}" for n in lacking) + "."
@@ -97,7 +122,7 @@ class Method:
         it has none. Raises :class:`SettingsError` for unknown names and wrong types."""
         kind = getattr(self.load(), "Options", None)
         if kind is not None:
-            return merged(kind(), values, f"options of the method {self.name}")
+            return merged(kind(**self.defaults), values, f"options of the method {self.name}")
         if values:
             raise SettingsError(f"The method {self.name} has no options of its own.")
         return None
@@ -129,7 +154,7 @@ class Method:
         if settings.method != self.name:
             settings = replace(settings, method=self.name, method_options={})
         settings.check()
-        self.require()
+        self.require(settings.method_options)
         self._refuse("masks", self.takes_masks, fixed_mask is not None or moving_mask is not None)
         self._refuse("landmarks", self.takes_landmarks, landmark_constraints is not None)
         masks = (fixed_mask, moving_mask)

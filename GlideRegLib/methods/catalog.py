@@ -27,6 +27,44 @@ def _glide(name: str, title: str, **changes: Any) -> Method:
     )
 
 
+def _dinoreg(
+    name: str, title: str, defaults: dict[str, Any] | None = None, needs: tuple[Need, ...] = ()
+) -> Method:
+    return Method(
+        name,
+        title,
+        "Song, Xu, Yan, DINO-Reg: General Purpose Image Encoder for Training-Free Multi-modal "
+        "Deformable Medical Image Registration, MICCAI 2024",
+        "https://github.com/RPIDIAL/DINO-Reg",
+        _OWN,
+        "dinoreg",
+        needs,
+        defaults=defaults or {},
+        takes_masks=True,
+    )
+
+
+def _unigradicon(name: str, title: str, **defaults: Any) -> Method:
+    return Method(
+        name,
+        title,
+        "Tian et al., uniGradICON: A Foundation Model for Medical Image Registration, MICCAI 2024",
+        "https://github.com/uncbiag/uniGradICON",
+        "of its authors (code Apache-2.0), package and weights installed by the user",
+        "unigradicon",
+        (
+            Need.package("unigradicon", "pip install unigradicon"),
+            Need.weights(
+                ("unigradicon1.0/Step_2_final.trch",),
+                "get Step_2_final.trch of the release unigradicon_weights of "
+                "https://github.com/uncbiag/uniGradICON and put it into the folder "
+                "$GLIDEREG_WEIGHTS, or name it with the option weights",
+            ),
+        ),
+        defaults=defaults,
+    )
+
+
 _ALL = (
     _glide("glide", "GLIDE-Reg"),
     _glide("glide-local", "GLIDE-Reg, local features only", features={"use": "local"}),
@@ -53,6 +91,20 @@ _ALL = (
         "samconvex",
         takes_masks=True,
     ),
+    _dinoreg(
+        "dinoreg",
+        "DINO-Reg",
+        needs=(
+            Need.weights(
+                ("dinov2_vitl14_pretrain.pth", "dinov2_vits14_pretrain.pth"),
+                "get the file from https://github.com/facebookresearch/dinov2 and put it into the "
+                "folder $GLIDEREG_WEIGHTS, or name it with the option weights",
+            ),
+        ),
+    ),
+    _dinoreg("dinoreg-sam", "DINO-Reg's scheme with our encoder", {"encoder": "settings"}),
+    _unigradicon("unigradicon", "uniGradICON"),
+    _unigradicon("unigradicon-io", "uniGradICON + instance optimization", iterations=50),
     Method(
         "ants",
         "ANTs SyN",

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
+from ..errors import SettingsError
 from ..features.cache import FeatureCache
-from ..features.encoders import load_encoder
+from ..features.encoders import Encoder, load_encoder
 from ..features.reduction import ReducedFeatures
 from ..features.slices import encode_volume, foreground_cells, plan_slices
 from ..optimize.warping import resize_displacement, warp
@@ -16,14 +17,16 @@ from .frame import Problem
 
 
 class PairEncoder:
-    """Encodes both images of a problem with the encoder that its settings name."""
+    """Encodes both images of a problem with an encoder, or with the one that its settings name."""
 
-    def __init__(self, problem: Problem, channels: int) -> None:
+    def __init__(self, problem: Problem, channels: int, encoder: Encoder | None = None) -> None:
         settings = problem.settings
         features = settings.features
+        if encoder is None and features.encoder == "none":
+            raise SettingsError(f"The method {settings.method} needs an encoder; choose one.")
         self._problem = problem
         self._reduction = replace(settings.reduction, kind="pca", channels=channels, literal=False)
-        self.encoder = load_encoder(
+        self.encoder = encoder or load_encoder(
             features.encoder,
             weights=features.weights,
             device=problem.device,
@@ -77,7 +80,7 @@ class PairEncoder:
         return fixed, moving
 
     def _encode(self, image: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        """Raw features on the cells, (256, Z, Y, X) float16."""
+        """Raw features on the cells, (channels, Z, Y, X) float16."""
         problem = self._problem
         features, modality = problem.settings.features, problem.prepared.modality
         # Only its check counts here: its own fractions would turn the stage's bar back.

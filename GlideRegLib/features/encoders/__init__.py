@@ -71,6 +71,7 @@ class EncoderSpec:
     fixed_side: int | None = None
     side_multiple: int = 32
     normalize: bool = True
+    channels: int = 256
 
 
 def _sam2(size: str) -> Callable[[], nn.Module]:

@@ -24,8 +24,6 @@ class NetworkEncoder:
     float32.
     """
 
-    channels = 256
-
     def __init__(
         self, spec: EncoderSpec, network: nn.Module, sha256: str | None, seed: int
     ) -> None:
@@ -33,6 +31,7 @@ class NetworkEncoder:
         self.title = spec.title
         self.trained = sha256 is not None
         self.weights_sha256 = sha256
+        self.channels = spec.channels
         self.stride = spec.stride
         self.fixed_side = spec.fixed_side
         self.side_multiple = spec.side_multiple
@@ -55,7 +54,7 @@ class NetworkEncoder:
         return self
 
     def encode(self, images: Tensor) -> Tensor:
-        """RGB (B, 3, H, W) in 0 to 1 to features (B, 256, H/stride, W/stride), float32.
+        """RGB (B, 3, H, W) in 0 to 1 to features (B, channels, H/stride, W/stride), float32.
 
         Raises ValueError for a size that the encoder does not take, and
         :class:`MemoryExceededError` when the batch does not fit into the GPU.
