@@ -42,6 +42,10 @@ def benchmark(
         str | None,
         typer.Option(help="Folder with TotalSegmentator's masks or label maps by image name."),
     ] = None,
+    segment: Annotated[
+        bool,
+        typer.Option("--segment", help="TotalSegmentator, where a pair has no structures."),
+    ] = False,
     masks: Annotated[
         bool, typer.Option("--masks", help="Give the data set's masks to methods that take them.")
     ] = False,
@@ -70,6 +74,7 @@ def benchmark(
         split=split,
         data=data,
         structures=structures,
+        segment=segment,
         pairs=tuple(pairs or ()),
         masks=masks,
         keep_fields=fields,

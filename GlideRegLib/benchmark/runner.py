@@ -20,14 +20,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import __version__
+from .. import __version__, machine
 from ..errors import Cancelled, InputError
 from ..job import check_output
 from ..progress import Progress
 from ..redaction import without_names
 from ..settings import Settings
+from . import segmenter
 from .baselines import check_names
-from .datasets import open_dataset, with_structures
+from .datasets import Pair, open_dataset, with_structures
 from .run_one import PROBLEM, RECORD
 
 #: How often a running process is looked at, seconds.
@@ -40,7 +41,8 @@ class BenchmarkJob:
 
     ``settings`` count for all methods; ``method_options`` holds each method's own by its name.
     ``pairs`` keeps only these identifiers. ``masks``: given to the methods that take masks.
-    ``structures``: see :func:`.datasets.with_structures`. ``limit_seconds`` ends a run.
+    ``structures``: see :func:`.datasets.with_structures`. ``segment``: TotalSegmentator makes them
+    for pairs that have none. ``limit_seconds`` ends a run.
     """
 
     datasets: tuple[str, ...]
@@ -51,6 +53,7 @@ class BenchmarkJob:
     split: str | None = None
     data: str | None = None
     structures: str | None = None
+    segment: bool = False
     pairs: tuple[str, ...] = ()
     masks: bool = False
     keep_fields: bool = True
@@ -89,6 +92,8 @@ def run_benchmark(job: BenchmarkJob, progress: Progress | None = None) -> list[d
     progress = progress or Progress()
     missing = check_names(job.methods)
     job.settings.check()
+    if job.segment and (problem := segmenter.missing()) is not None:
+        raise InputError(problem)
     check_output(Path(job.output))
     for name, problem in missing.items():
         progress.message(f"{name} is left out: {problem}", level="warning")
@@ -104,7 +109,9 @@ def run_benchmark(job: BenchmarkJob, progress: Progress | None = None) -> list[d
 
 def plan_runs(job: BenchmarkJob, progress: Progress) -> Iterator[Run]:
     """Every method on every pair. Raises :class:`InputError` when there is nothing to compare."""
-    seen, count = set(), 0
+    seen: set[str] = set()
+    named: dict[str, Path] = {}
+    count = 0
     for name in job.datasets:
         dataset = open_dataset(name, job.split, Path(job.data) if job.data else None)
         if dataset.name in seen:
@@ -114,15 +121,15 @@ def plan_runs(job: BenchmarkJob, progress: Progress) -> Iterator[Run]:
             if job.pairs and pair.identifier not in job.pairs:
                 continue
             progress.check()
-            structures = Path(job.structures) if job.structures else None
-            found = with_structures(pair, structures) is not pair
+            if job.structures:
+                _check_stems(pair, named)
             common = {
                 "dataset": name if not Path(name).exists() else str(Path(name).resolve()),
                 "dataset_name": dataset.name,
                 "about": dataset.about,
                 "split": job.split,
                 "data": job.data,
-                "structures": job.structures if found else None,
+                "structures": _structures(job, dataset.name, pair, progress),
                 "pair": pair.identifier,
                 "masks": job.masks,
             }
@@ -132,6 +139,31 @@ def plan_runs(job: BenchmarkJob, progress: Progress) -> Iterator[Run]:
                 yield _run(job, common, method, fingerprint)
     if not count:
         raise InputError("None of the data sets has such a pair.")
+
+
+def _check_stems(pair: Pair, named: dict[str, Path]) -> None:
+    """A folder of structures goes by the names of images, so each must mean one image."""
+    for stem, path in zip(pair.stems or (), pair.files, strict=False):
+        if named.setdefault(stem, path) != path:
+            raise InputError(
+                f"Two different images are called '{stem}', so their structures cannot be told "
+                "apart; name the structures in a CSV manifest instead."
+            )
+
+
+def _structures(job: BenchmarkJob, dataset: str, pair: Pair, progress: Progress) -> str | None:
+    """The folder with the pair's structures, segmented when that is wanted; None: its own."""
+    if job.structures and with_structures(pair, Path(job.structures)) is not pair:
+        return str(Path(job.structures).resolve())
+    if not job.segment or pair.read_structures is not None:
+        return None
+    folder = Path(job.output).joinpath("structures", *map(_as_folder, (dataset, pair.identifier)))
+    device = machine.resolve_device(job.settings.device)
+    for role, read in (("fixed", pair.read_fixed), ("moving", pair.read_moving)):
+        if not (folder / role).is_dir():
+            progress.message(f"TotalSegmentator: {dataset} {pair.identifier}, {role} image.")
+            segmenter.segment(read(), folder / role, device, progress.check)
+    return str(folder.resolve())
 
 
 def _run(job: BenchmarkJob, common: dict, method: str, fingerprint: str) -> Run:

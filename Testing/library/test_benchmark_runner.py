@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +105,16 @@ def test_our_method_beats_its_start_and_is_measured_by_exact_truth(
 def test_the_command_writes_every_table_and_runs_only_what_is_missing(
     manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    arguments = ["benchmark", str(manifest), "--methods", "none", "-o", str(tmp_path)]
+    arguments = [
+        "benchmark",
+        str(manifest),
+        "--methods",
+        "none",
+        "-o",
+        str(tmp_path),
+        "--jobs",
+        "2",
+    ]
     assert main([*arguments, "--encoder", "none", "--threads", "1"]) == 0
     assert "Table 2" in capsys.readouterr().out
     written = {path.name for path in tmp_path.iterdir()}
@@ -137,6 +148,44 @@ def test_methods_that_are_missing_are_left_out(
     monkeypatch.setattr(runner, "_run_all", lambda runs, *_: {} if not runs else pytest.fail())
     (record,) = run_benchmark(make_job(manifest, tmp_path, "glide"))
     assert record["problem"] == "It needs a thing: get it."
+
+
+FAKE = """#!{python}
+import sys, pathlib, SimpleITK as sitk
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert sorted(given) == ["-d", "-i", "-o", "-ta"] and given["-d"] == "cpu", given
+image = sitk.ReadImage(given["-i"])
+name = {{"total": "liver", "lung_vessels": "lung_vessels"}}[given["-ta"]]
+folder = pathlib.Path(given["-o"])
+folder.mkdir(exist_ok=True)
+sitk.WriteImage(sitk.Cast(image > -500, sitk.sitkUInt8), str(folder / (name + ".nii.gz")))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake program is a script with a first line")
+def test_totalsegmentator_makes_the_structures_that_are_missing(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "TotalSegmentator"
+    fake.write_text(FAKE.format(python=sys.executable))
+    fake.chmod(0o755)
+    bare = tmp_path / "bare.csv"
+    images = [manifest.parent / f"{side}.nii.gz" for side in ("fixed", "moving")]
+    bare.write_text(f"id,fixed,moving\ngood,{images[0]},{images[1]}\n")
+    settings = with_changes(QUICK, device="cpu")
+    job = make_job(bare, tmp_path / "out", "none", segment=True, settings=settings)
+    with pytest.raises(InputError, match="pip install TotalSegmentator"):
+        run_benchmark(job)
+    monkeypatch.setenv("PATH", str(fake.parent), prepend=os.pathsep)
+    (run,) = plan_runs(job, Progress())
+    in_process(run)
+    record = run.finished()
+    assert set(record["measures"]["structures"]) == {"liver", "lung vessels"}
+    assert record["measures"]["landmarks"] is None
+    made = (tmp_path / "out/structures/bare/good/fixed/liver.nii.gz").stat().st_mtime_ns
+    list(plan_runs(job, Progress()))
+    assert (tmp_path / "out/structures/bare/good/fixed/liver.nii.gz").stat().st_mtime_ns == made
 
 
 @pytest.mark.parametrize("methods", [(), ("none", "none"), ("no-such-method",)])

@@ -62,14 +62,17 @@ def _of_folder(folder: Path, split: str | None) -> Dataset | None:
 
 def with_structures(pair: Pair, folder: Path | None) -> Pair:
     """The pair with structures from a folder that holds, for each image, a folder of
-    TotalSegmentator's masks or a label map (with ``names.csv`` for all) under the image's name.
+    TotalSegmentator's masks or a label map (with ``names.csv`` for all) under the image's name, or
+    under ``fixed`` and ``moving``.
 
     A pair of which both are not there is returned as it is.
     """
-    if folder is None or pair.stems is None:
+    if folder is None:
         return pair
-    found = [_structure_path(folder, stem) for stem in pair.stems]
-    if None in found:
+    options = [("fixed", "moving"), *([pair.stems] if pair.stems else [])]
+    places = [[_structure_path(folder, name) for name in names] for names in options]
+    found = next((paths for paths in places if None not in paths), None)
+    if found is None:
         return pair
     names = folder / "names.csv"
 
