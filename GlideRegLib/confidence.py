@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 # --- calibration: made by ``python -m benchmarks.confidence DATA --fit`` --------------------------
 #: Expected error in mm = exp(constant) * rivalry^a * looseness^b * bending^c, each plus its offset.
-EXPONENTS = {"rivalry": 0.310, "looseness": 2.423, "bending": 1.478}
-CONSTANT = -3.737
+EXPONENTS = {"rivalry": 0.470, "looseness": 1.725, "bending": 1.471}
+CONSTANT = -2.128
 #: Added before the power: below it the evidence is noise.
 OFFSETS = {"rivalry": 1e-2, "looseness": 1e-3, "bending": 1.0}
 #: The error stays below this multiple of the uncertainty in so many percent of the voxels.
-COVERAGE = {50: 0.80, 90: 1.99, 95: 2.66}
+COVERAGE = {50: 0.79, 90: 2.04, 95: 2.76}
 # --------------------------------------------------------------------------------------------------
 
 #: What is given where nothing was compared: out of view, or outside of a user's mask. mm.

@@ -81,7 +81,8 @@ def inner(values: np.ndarray) -> np.ndarray:
 
 def test_it_grows_with_the_noise() -> None:
     levels = [float(np.median(inner(uncertainty_of(noise=n).array))) for n in (2.0, 40.0, 160.0)]
-    assert levels[0] < 0.8 * levels[1] < 0.64 * levels[2]
+    assert levels[0] < 0.9 * levels[1]
+    assert 3 * levels[1] < levels[2]
 
 
 def test_it_is_larger_where_the_texture_was_removed() -> None:
@@ -244,7 +245,11 @@ def test_it_predicts_the_true_error_on_the_phantom(run: Result, small_pair: Phan
     truth = points + small_pair.field.sample(points)
     errors = np.linalg.norm(run.transform_points(points) - truth, axis=1)
     expected = run.uncertainty_at(points)
-    assert spearmanr(errors, expected).statistic > 0.5
+    # A single error is a draw around what was expected; the means of many must follow it.
+    assert spearmanr(errors, expected).statistic > 0.4
+    fifths = [errors[part].mean() for part in np.array_split(np.argsort(expected), 5)]
+    assert all(np.diff(fifths) > 0)
+    assert fifths[-1] > 3 * fifths[0]
     for level in (90, 95):
         assert 100 * np.mean(errors <= COVERAGE[level] * expected) > level - 12
     assert 0.5 < errors.mean() / expected.mean() < 2.0
