@@ -305,7 +305,7 @@ def test_cancelling_leaves_nothing_behind(
     ("change", "said"),
     [
         ({"transform": "none.h5"}, "does not exist"),
-        ({"moving_labels": None}, "moving labels"),
+        ({"fixed_labels": None}, "fixed labels too"),
         ({"moving_landmarks": ()}, "corresponding pairs"),
         ({"onward": "T"}, "third image"),
         ({"profile": "strict"}, "neither one of"),
