@@ -9,10 +9,13 @@ from GlideRegScene.results import WARPED_ROLE, belongsTo
 from GlideRegScene.transforms import isOurs
 
 from .cache import CacheSection
+from .compare import CompareSection
+from .deformation import DeformationSection
 from .display import DisplaySection
 from .masking import MaskingSection
 from .method import MethodSection
 from .nodules import NodulesSection
+from .propagation import PropagationSection
 from .result import ResultSection
 from .run import RunSection
 from .tracking import TrackingSection
@@ -37,10 +40,15 @@ class Panel(VTKObservationMixin):
         self.run = RunSection(self.ui, logic, self.display.rememberViews, self._onRunEnded)
         self.tracking = TrackingSection(self.ui, logic, lambda run: self.refresh())
         self.nodules = NodulesSection(self.ui, logic)
+        self.compare = CompareSection(self.ui, lambda: self.result.transform)
+        self.deformation = DeformationSection(self.ui, lambda: self.result.transform)
+        self.propagation = PropagationSection(self.ui, logic, lambda run: self.refresh())
         self.cache = CacheSection(self.ui, logic)
         # There is one run at a time: what starts one closes the other's button (slots in order).
         self.ui.applyButton.connect("clicked()", self.tracking.update)
         self.ui.trackButton.connect("clicked()", self.run.update)
+        self.ui.propagateButton.connect("clicked()", self.run.update)
+        self.ui.propagateButton.connect("clicked()", self.tracking.update)
         self.sections = (
             self.masking,
             self.method,
@@ -49,6 +57,9 @@ class Panel(VTKObservationMixin):
             self.run,
             self.tracking,
             self.nodules,
+            self.compare,
+            self.deformation,
+            self.propagation,
             self.cache,
         )
         scene = slicer.mrmlScene
@@ -80,6 +91,8 @@ class Panel(VTKObservationMixin):
         self.removeObservers()
         self.run.close()
         self.tracking.close()
+        self.propagation.close()
+        self.compare.close()
 
     def refresh(self) -> None:
         """All sections show the parameter node as it is now."""
@@ -103,6 +116,7 @@ class Panel(VTKObservationMixin):
 
     def _onSceneClosing(self, caller, event) -> None:
         self.display.forget()
+        self.propagation.forget()
 
     def _onSceneRead(self, caller, event) -> None:
         """The parameter node is often read before the nodes that it refers to: look again."""

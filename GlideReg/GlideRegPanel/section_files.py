@@ -6,7 +6,7 @@ import slicer
 
 #: Files of Resources/UI in the order of the panel. The root of each is a ctkCollapsibleButton; no
 #: name of a widget may be in two files.
-FILES = ("GlideRegQuality.ui",)
+FILES = ("GlideRegQuality.ui", "GlideRegCompare.ui", "GlideRegPropagate.ui")
 
 _SCENE_CHANGED = "mrmlSceneChanged(vtkMRMLScene*)"
 _SET_SCENE = "setMRMLScene(vtkMRMLScene*)"

@@ -5,6 +5,7 @@ was computed from both), so windows, colors, data probe and crosshair work as al
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import vtk
 
@@ -30,14 +31,16 @@ def problem(first, second) -> str:
 class Comparison:
     """Compares two volumes in all slice views but those of a layout of this module.
 
-    ``onEnded()`` is called when it ends without :meth:`stop`: a volume was removed, or somebody
-    chose other volumes in a view.
+    ``onEnded()`` is called when it ends without :meth:`stop`: a volume was removed, somebody chose
+    other volumes in a view, or a scene is read or closed. With ``followsMouse`` the line of a split
+    goes through the place under the mouse, in all views.
     """
 
     def __init__(self, scene, onEnded: Callable[[], None] = lambda: None) -> None:
         self.scene = scene
         self.mode: Mode | None = None
         self.options = Options()
+        self.followsMouse = False
         self.first = self.second = None
         self._onEnded = onEnded
         self._before: ViewState | None = None
@@ -128,7 +131,13 @@ class Comparison:
 
     def _observe(self) -> None:
         modified = vtk.vtkCommand.ModifiedEvent
-        self._watch(self.scene, self.scene.NodeRemovedEvent, self._onRemoved)
+        scene = self.scene
+        self._watch(scene, scene.NodeRemovedEvent, self._onRemoved)
+        self._watch(scene, scene.StartImportEvent, lambda *event: self._leave(self.stop))
+        self._watch(scene, scene.StartCloseEvent, lambda *event: self._leave(self.forget))
+        crosshair = scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        if self.mode is Mode.SPLIT and crosshair is not None:
+            self._watch(crosshair, crosshair.CursorPositionModifiedEvent, self._onMouse)
         for view in self._views:
             self._watch(view.composite, modified, self._onLayers)
             if self.mode in MASKED:
@@ -140,10 +149,17 @@ class Comparison:
     def _onLayers(self, caller, event) -> None:
         """Somebody changed what a view shows."""
         if not self._busy and not all(view.isOurs() for view in self._views):
-            self.stop()
-            self._onEnded()
+            self._leave(self.stop)
 
     def _onRemoved(self, caller, event) -> None:
         if not self._busy and not (isInScene(self.first) and isInScene(self.second)):
-            self.stop()
-            self._onEnded()
+            self._leave(self.stop)
+
+    def _onMouse(self, crosshair, event) -> None:
+        place = [0.0, 0.0, 0.0]
+        if self.followsMouse and crosshair.GetCursorPositionRAS(place):
+            self.set(replace(self.options, through=tuple(place)))
+
+    def _leave(self, end: Callable[[], None]) -> None:
+        end()
+        self._onEnded()

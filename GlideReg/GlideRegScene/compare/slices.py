@@ -36,12 +36,15 @@ class ComputedSlice:
     def __init__(self, sliceNode, first, second, mode: Mode) -> None:
         self.scene = sliceNode.GetScene()
         self._sliceNode, self._mode = sliceNode, mode
-        self._swapped = self._busy = False
-        self._shown: tuple | None = None
+        self._swapped = False
+        self._place: tuple = ()  # where the view was when it was sampled
         self._layers = [_layer(sliceNode, volume) for volume in (first, second)]
         # The logics tell of a change when they have taken it in; the nodes would tell before.
         modified = vtk.vtkCommand.ModifiedEvent
-        self._tags = [layer.AddObserver(modified, self._onChanged) for layer in self._layers]
+        self._tags = [
+            layer.AddObserver(modified, lambda *event, k=k: self._onChanged(k))
+            for k, layer in enumerate(self._layers)
+        ]
         self.node = self._makeNode(f"{first.GetName()} and {second.GetName()}, {mode.value}")
 
     def _makeNode(self, name: str):
@@ -70,10 +73,11 @@ class ComputedSlice:
 
     def show(self, limit: float, swapped: bool) -> None:
         """``limit``: the difference that gets the full color. ``swapped``: second before first."""
-        self._swapped = swapped
         if self._mode is Mode.DIFFERENCE:
             self.node.GetDisplayNode().SetWindowLevel(2.0 * limit, 0.0)
-        self._update()
+        if swapped != self._swapped or not self._place:
+            self._swapped = swapped
+            self._update()
 
     def remove(self) -> None:
         """Takes the nodes out of the scene again."""
@@ -87,25 +91,29 @@ class ComputedSlice:
             if node is not None and node.GetScene() is not None:
                 self.scene.RemoveNode(node)
 
-    def _onChanged(self, caller, event) -> None:
-        if not self._busy and self.node.GetScene() is not None:
-            self._update()
+    def _onChanged(self, number: int) -> None:
+        """One of the logics has followed its volume or the view.
+
+        When the view has moved both tell, one after the other: the last one counts.
+        """
+        if self.node.GetScene() is None or (number == 0 and self._place != self._placeNow()):
+            return
+        self._update()
+
+    def _placeNow(self) -> tuple:
+        matrix = slicer.util.arrayFromVTKMatrix(self._sliceNode.GetXYToRAS())
+        return (*matrix.ravel().tolist(), *self._sliceNode.GetDimensions())
 
     def _update(self) -> None:
-        """Samples anew, unless nothing has changed since."""
+        """Samples both volumes anew."""
         size = tuple(self._sliceNode.GetDimensions())
         if min(size) < 1:
             return
         sample = _values if self._mode is Mode.DIFFERENCE else _brightness
-        self._busy = True
-        try:
-            outputs = [_output(layer, self._mode) for layer in self._layers]
-        finally:
-            self._busy = False
-        key = (*size, self._swapped, *(output.GetMTime() for output in outputs))
-        if key == self._shown or any(output.GetDimensions() != size for output in outputs):
+        outputs = [_output(layer, self._mode) for layer in self._layers]
+        if any(output.GetDimensions() != size for output in outputs):
             return
-        self._shown = key
+        self._place = self._placeNow()
         pixels = [sample(*pair) for pair in zip(self._layers, outputs, strict=True)]
         first, second = reversed(pixels) if self._swapped else pixels
         image = vtk.vtkImageData()
@@ -158,11 +166,9 @@ def _layer(sliceNode, volume):
 
 def _output(layer, mode: Mode) -> vtk.vtkImageData:
     """A volume at the pixels of the view: its values, or its colors as its window shows them."""
-    layer.UpdateTransforms()
     if mode is Mode.DIFFERENCE:
         layer.GetReslice().Update()
         return layer.GetReslice().GetOutput()
-    layer.UpdateImageDisplay()
     connection = layer.GetImageDataConnection()
     connection.GetProducer().Update()
     return connection.GetProducer().GetOutputDataObject(connection.GetIndex())
