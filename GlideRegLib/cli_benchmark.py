@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,6 +33,10 @@ def benchmark(
     preset: Annotated[Preset, typer.Option(help="Preset of our methods.")] = "standard",
     encoder: Annotated[str, typer.Option(help="Encoder of our methods, or none.")] = "auto",
     settings: Annotated[str | None, typer.Option(help="JSON file with settings.")] = None,
+    options: Annotated[
+        str | None,
+        typer.Option(help="JSON file: method -> its own options, where they are not its defaults."),
+    ] = None,
     split: Annotated[
         Literal["val", "test", "train"] | None, typer.Option(help="Part of the data set.")
     ] = None,
@@ -71,6 +76,7 @@ def benchmark(
         names,
         output,
         settings_from(preset, settings, changes),
+        _read_options(options),
         split=split,
         data=data,
         structures=structures,
@@ -91,6 +97,21 @@ def benchmark(
         for note in table.notes:
             console.print(note, style="dim", markup=False, highlight=False)
     typer.echo(f"Results: {output}")
+
+
+def _read_options(path: str | None) -> dict[str, dict]:
+    """Method -> options, from a JSON file."""
+    from .errors import InputError
+
+    if path is None:
+        return {}
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"The options '{path}' cannot be read ({error}).") from error
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise InputError(f"The options '{path}' must be an object of objects: method -> options.")
+    return content
 
 
 def _reference(names: tuple[str, ...]) -> str:

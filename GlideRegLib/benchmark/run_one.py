@@ -78,7 +78,7 @@ def run(job: dict, folder: Path) -> dict:
         "encoder": result.report.get("encoder", {}).get("name"),
         "messages": result.report.get("messages", []),
         "device": _device(settings.device),
-        "versions": _versions(),
+        "versions": _versions(result.report),
     }
 
 
@@ -104,12 +104,14 @@ def _device(name: str) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def _versions() -> dict[str, str]:
+def _versions(report: dict) -> dict[str, str]:
+    """What the result says of the packages that made it; else the library's own."""
     from importlib import metadata
 
     from .. import __version__
 
-    return {"glidereg": __version__, "torch": metadata.version("torch")}
+    own = {"glidereg": __version__, "torch": metadata.version("torch")}
+    return {**own, **report.get("provenance", {}).get("versions", {})}
 
 
 if __name__ == "__main__":

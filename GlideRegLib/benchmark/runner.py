@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import __version__, machine
-from ..errors import Cancelled, InputError
+from ..errors import Cancelled, InputError, SettingsError
 from ..job import check_output
 from ..progress import Progress
 from ..redaction import without_names
@@ -95,6 +95,9 @@ def run_benchmark(job: BenchmarkJob, progress: Progress | None = None) -> list[d
     if job.segment and (problem := segmenter.missing()) is not None:
         raise InputError(problem)
     check_output(Path(job.output))
+    strangers = sorted(set(job.method_options) - set(job.methods))
+    if strangers:
+        raise SettingsError(f"There are options for {', '.join(strangers)}, which takes no part.")
     for name, problem in missing.items():
         progress.message(f"{name} is left out: {problem}", level="warning")
     runs = list(plan_runs(job, progress))
@@ -102,6 +105,7 @@ def run_benchmark(job: BenchmarkJob, progress: Progress | None = None) -> list[d
         run for run in runs if run.content["method"] not in missing and run.finished() is None
     ]
     progress.message(f"{len(runs)} runs, {len(waiting)} of them to be made.")
+    progress.set_plan({"runs": 1.0})
     with progress.stage("runs"):
         problems = _run_all(waiting, job, progress)
     return [_record(run, missing, problems) for run in runs]
@@ -169,6 +173,7 @@ def _structures(job: BenchmarkJob, dataset: str, pair: Pair, progress: Progress)
 def _run(job: BenchmarkJob, common: dict, method: str, fingerprint: str) -> Run:
     settings = {**job.settings.to_dict(), "method": "glide", "method_options": {}}
     if method in job.method_options:
+        # Options are checked by the method itself, which this makes the settings' own.
         settings.update(method=method, method_options=job.method_options[method])
     content = {**common, "method": method, "settings": settings}
     decisive = [method, settings, job.masks, common["structures"], fingerprint, __version__]

@@ -196,6 +196,17 @@ def test_wrong_methods_are_one_sentence(
         run_benchmark(make_job(manifest, tmp_path, *methods))
 
 
+def test_options_reach_their_method_and_are_checked(manifest: Path, tmp_path: Path) -> None:
+    job = make_job(manifest, tmp_path, "convexadam", method_options={"convexadam": {"no": 1}})
+    (run,) = plan_runs(job, Progress())
+    run.folder.mkdir(parents=True)
+    (run.folder / "job.json").write_text(json.dumps(run.content))
+    assert run_one.main(str(run.folder / "job.json")) == 2
+    assert "no" in (run.folder / "problem.txt").read_text()
+    with pytest.raises(SettingsError, match="takes no part"):
+        run_benchmark(make_job(manifest, tmp_path, "none", method_options={"convexadam": {}}))
+
+
 def test_no_pair_of_that_name_is_one_sentence(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="None of the data sets"):
         run_benchmark(make_job(manifest, tmp_path, "none", pairs=("other",)))
