@@ -8,6 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Pinned here so that the tests are repeatable; the library itself takes torch >= 2.4.
 TORCH ?= torch==2.13.0
+# Tests of the library compute on one thread each, so two run at a time; a file stays together, its
+# fixtures are made once. Those of the panel measure how long it stood still: they run alone.
+WORKERS ?= 2
 
 .PHONY: demo test lint clean
 
@@ -17,7 +20,8 @@ demo: $(VENV)/library
 # Pictures need a GL library; with none VTK would end pytest without a word, so this asks first.
 test: $(VENV)/tests lint
 	$(BIN)/python Testing/slicer_harness/views.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile Testing/library Testing/packaging
+	$(BIN)/python -m pytest Testing/scene Testing/panel
 
 lint: $(VENV)/tests
 	$(BIN)/ruff check .
