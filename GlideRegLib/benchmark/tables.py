@@ -141,7 +141,7 @@ def dice_note(records: Sequence[dict]) -> str:
             six = all(name in SIX for name in names)
             what = f"{len(names)} of the six structures" if six else "the pair's own labels"
             parts.append(f"{dataset}: {what} ({', '.join(names)})")
-    return "DSC over, " + "; ".join(parts) + "." if parts else ""
+    return "DSC is a mean. " + "; ".join(parts) + "." if parts else ""
 
 
 def ablation_table(records: Sequence[dict]) -> Table | None:
