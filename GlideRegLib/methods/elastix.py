@@ -9,6 +9,7 @@ moving in LPS mm.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,11 +56,11 @@ def register(
 
 
 def _solve(problem: Problem) -> Solution:
-    with peer("elastix"):
-        return Solution(_displacement(problem), packages=("itk-elastix",))
+    with peer("elastix") as folder:
+        return Solution(_displacement(problem, folder), packages=("itk-elastix",))
 
 
-def _displacement(problem: Problem) -> DisplacementField:
+def _displacement(problem: Problem, folder: Path) -> DisplacementField:
     import itk
 
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(problem.threads)
@@ -77,7 +78,10 @@ def _displacement(problem: Problem) -> DisplacementField:
     _, found = itk.elastix_registration_method(
         first, second, parameter_object=parameters, log_to_console=False
     )
-    image = itk.transformix_deformation_field(second, found, log_to_console=False)
+    # Without a folder it writes deformationField.nii into the current one.
+    image = itk.transformix_deformation_field(
+        second, found, log_to_console=False, output_directory=str(folder)
+    )
     vectors = np.ascontiguousarray(np.moveaxis(np.asarray(image), -1, 0), dtype=np.float32)
     return checked_field(torch.from_numpy(vectors), grid)
 
