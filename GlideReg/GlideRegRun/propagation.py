@@ -66,6 +66,12 @@ class PropagationLogic:
         roles = (("fixed", fixedVolume), ("moving", movingVolume))
         fixed, moving = (volume or volumeOf(transform, role) for role, volume in roles)
         request = PropagateRequest(nodes, transform, fixed, moving, **options)
+        return self.runPropagation(request, blocking, onProgress, onFinished)
+
+    def runPropagation(
+        self, request: PropagateRequest, blocking=True, onProgress=None, onFinished=None
+    ):
+        """Runs a request; see :meth:`propagate`."""
         run = PropagationRun(request, self.library, onProgress, onFinished)
         self.launch(run, blocking)
         if not blocking:

@@ -17,21 +17,24 @@ class ItemFile:
     write: Callable[[Path], None]
 
 
+_END = b"end_header\n"
+_HEADER = (
+    "ply\nformat binary_little_endian 1.0\ncomment SPACE=LPS\nelement vertex {}\n"
+    "property double x\nproperty double y\nproperty double z\nend_header\n"
+)
+
+
 def writePoints(points: np.ndarray, path: Path) -> None:
     """World LPS points (N, 3) as a mesh without faces, in double precision."""
-    header = (
-        "ply\nformat binary_little_endian 1.0\ncomment SPACE=LPS\n"
-        f"element vertex {len(points)}\n"
-        "property double x\nproperty double y\nproperty double z\nend_header\n"
-    )
-    path.write_bytes(header.encode("ascii") + np.ascontiguousarray(points, "<f8").tobytes())
+    header = _HEADER.format(len(points)).encode("ascii")
+    path.write_bytes(header + np.ascontiguousarray(points, "<f8").tobytes())
 
 
 def readPoints(path: Path) -> np.ndarray:
-    """World LPS points (N, 3) of a file of :func:`writePoints` that the worker carried."""
-    from GlideRegLib.propagation.meshes import read_mesh
-
-    return read_mesh(path).points
+    """World LPS points (N, 3) of a file of :func:`writePoints` that the worker carried; it changes
+    nothing but the numbers. (The library's reader needs PyTorch, which has no place here.)"""
+    data = path.read_bytes()
+    return np.frombuffer(data, "<f8", offset=data.index(_END) + len(_END)).reshape(-1, 3)
 
 
 def copyLooks(node, new) -> None:
