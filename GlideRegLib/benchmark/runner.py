@@ -33,6 +33,7 @@ from .run_one import PROBLEM, RECORD
 
 #: How often a running process is looked at, seconds.
 _POLL = 0.1
+_CANCELLED = "The benchmark was cancelled; finished runs are kept and are not made again."
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,7 @@ def run_benchmark(job: BenchmarkJob, progress: Progress | None = None) -> list[d
     :class:`Cancelled`; what was finished then is kept.
     """
     progress = progress or Progress()
-    missing = check_names(job.methods)
-    job.settings.check()
-    if job.segment and (problem := segmenter.missing()) is not None:
-        raise InputError(problem)
-    check_output(Path(job.output))
-    strangers = sorted(set(job.method_options) - set(job.methods))
-    if strangers:
-        raise SettingsError(f"There are options for {', '.join(strangers)}, which takes no part.")
+    missing = _check(job)
     for name, problem in missing.items():
         progress.message(f"{name} is left out: {problem}", level="warning")
     runs = list(plan_runs(job, progress))
@@ -109,6 +103,19 @@ def run_benchmark(job: BenchmarkJob, progress: Progress | None = None) -> list[d
     with progress.stage("runs"):
         problems = _run_all(waiting, job, progress)
     return [_record(run, missing, problems) for run in runs]
+
+
+def _check(job: BenchmarkJob) -> dict[str, str]:
+    """Everything that can be wrong before a pair is read; methods that cannot run here, and why."""
+    missing = check_names(job.methods)
+    job.settings.check()
+    if job.segment and (problem := segmenter.missing()) is not None:
+        raise InputError(problem)
+    check_output(Path(job.output))
+    strangers = sorted(set(job.method_options) - set(job.methods))
+    if strangers:
+        raise SettingsError(f"There are options for {', '.join(strangers)}, which takes no part.")
+    return missing
 
 
 def plan_runs(job: BenchmarkJob, progress: Progress) -> Iterator[Run]:
@@ -125,15 +132,13 @@ def plan_runs(job: BenchmarkJob, progress: Progress) -> Iterator[Run]:
             if job.pairs and pair.identifier not in job.pairs:
                 continue
             progress.check()
-            if job.structures:
-                _check_stems(pair, named)
             common = {
                 "dataset": name if not Path(name).exists() else str(Path(name).resolve()),
                 "dataset_name": dataset.name,
                 "about": dataset.about,
                 "split": job.split,
                 "data": job.data,
-                "structures": _structures(job, dataset.name, pair, progress),
+                "structures": _structures(job, dataset.name, pair, named, progress),
                 "pair": pair.identifier,
                 "masks": job.masks,
             }
@@ -155,9 +160,13 @@ def _check_stems(pair: Pair, named: dict[str, Path]) -> None:
             )
 
 
-def _structures(job: BenchmarkJob, dataset: str, pair: Pair, progress: Progress) -> str | None:
-    """The folder with the pair's structures, segmented when that is wanted; None: its own."""
+def _structures(
+    job: BenchmarkJob, dataset: str, pair: Pair, named: dict[str, Path], progress: Progress
+) -> str | None:
+    """The folder with the pair's structures, segmented when that is wanted; None: its own.
+    ``named`` holds the images that were found by name so far."""
     if job.structures and with_structures(pair, Path(job.structures)) is not pair:
+        _check_stems(pair, named)
         return str(Path(job.structures).resolve())
     if not job.segment or pair.read_structures is not None:
         return None
@@ -199,7 +208,7 @@ def _run_all(runs: list[Run], job: BenchmarkJob, progress: Progress) -> dict[Pat
     with ThreadPoolExecutor(max_workers=max(job.jobs, 1)) as pool:
         futures = {pool.submit(_run_child, run, job, stop): run for run in runs}
         try:
-            for done, future in enumerate(as_completed_watched(futures, progress), start=1):
+            for done, future in enumerate(_as_completed_watched(futures, progress), start=1):
                 run, problem = futures[future], future.result()
                 if problem is not None:
                     problems[run.folder] = problem
@@ -215,11 +224,12 @@ def _run_all(runs: list[Run], job: BenchmarkJob, progress: Progress) -> dict[Pat
     return problems
 
 
-def as_completed_watched(futures: dict, progress: Progress) -> Iterator:
+def _as_completed_watched(futures: dict, progress: Progress) -> Iterator:
     """``as_completed`` that asks ten times a second whether the user wants to stop."""
     waiting = set(futures)
     while waiting:
-        progress.check()
+        if progress.cancel_wanted():
+            raise Cancelled(_CANCELLED)
         try:
             for future in as_completed(waiting, timeout=_POLL):
                 waiting.discard(future)
@@ -249,7 +259,7 @@ def _run_child(run: Run, job: BenchmarkJob, stop: list[bool]) -> str | None:
                 child.kill()
                 child.wait()
                 if stop:
-                    raise Cancelled("The benchmark was cancelled; finished runs are kept.")
+                    raise Cancelled(_CANCELLED)
                 return f"did not end within {job.limit_seconds:g} s"
             time.sleep(_POLL)
     job_file.unlink()

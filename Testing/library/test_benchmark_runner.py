@@ -207,6 +207,21 @@ def test_options_reach_their_method_and_are_checked(manifest: Path, tmp_path: Pa
         run_benchmark(make_job(manifest, tmp_path, "none", method_options={"convexadam": {}}))
 
 
+def test_two_images_of_one_name_cannot_share_structures(manifest: Path, tmp_path: Path) -> None:
+    rows = ["id,fixed,moving"]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for side in ("fixed", "moving"):
+            (tmp_path / name / f"{side}_ct.nii.gz").symlink_to(manifest.parent / f"{side}.nii.gz")
+            (tmp_path / "masks" / f"{side}_ct").mkdir(parents=True, exist_ok=True)
+        rows.append(f"{name},{name}/fixed_ct.nii.gz,{name}/moving_ct.nii.gz")
+    (tmp_path / "two.csv").write_text("\n".join(rows))
+    given = {"pairs": (), "structures": str(tmp_path / "masks")}
+    job = make_job(tmp_path / "two.csv", tmp_path / "out", "none", **given)
+    with pytest.raises(InputError, match="Two different images are called 'fixed_ct'"):
+        list(plan_runs(job, Progress()))
+
+
 def test_no_pair_of_that_name_is_one_sentence(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="None of the data sets"):
         run_benchmark(make_job(manifest, tmp_path, "none", pairs=("other",)))
@@ -224,7 +239,7 @@ def test_cancelling_ends_the_running_process(manifest: Path, tmp_path: Path) -> 
         asked.append((tmp_path / "runs/mine/good/none/job.json").exists())
         return asked[-1]
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Cancelled, match="finished runs are kept"):
         run_benchmark(make_job(manifest, tmp_path, "none"), Progress(should_cancel=wish))
     assert asked[-1]
     assert not (tmp_path / "runs/mine/good/none/record.json").exists()
