@@ -16,6 +16,8 @@ from .masking import MaskingSection
 from .method import MethodSection
 from .nodules import NodulesSection
 from .propagation import PropagationSection
+from .quality import QualitySection
+from .quality_results import QualityResultsSection
 from .result import ResultSection
 from .run import RunSection
 from .tracking import TrackingSection
@@ -40,15 +42,24 @@ class Panel(VTKObservationMixin):
         self.run = RunSection(self.ui, logic, self.display.rememberViews, self._onRunEnded)
         self.tracking = TrackingSection(self.ui, logic, lambda run: self.refresh())
         self.nodules = NodulesSection(self.ui, logic)
+        self.quality = QualitySection(self.ui, logic, lambda run: self.refresh())
+        self.qualityResults = QualityResultsSection(self.ui, logic, self.quality.start)
         self.compare = CompareSection(self.ui, lambda: self.result.transform)
         self.deformation = DeformationSection(self.ui, lambda: self.result.transform)
         self.propagation = PropagationSection(self.ui, logic, lambda run: self.refresh())
         self.cache = CacheSection(self.ui, logic)
         # There is one run at a time: what starts one closes the other's button (slots in order).
-        self.ui.applyButton.connect("clicked()", self.tracking.update)
-        self.ui.trackButton.connect("clicked()", self.run.update)
-        self.ui.propagateButton.connect("clicked()", self.run.update)
-        self.ui.propagateButton.connect("clicked()", self.tracking.update)
+        starting = (
+            (self.ui.applyButton, self.run),
+            (self.ui.trackButton, self.tracking),
+            (self.ui.assessButton, self.quality),
+            (self.ui.propagateButton, self.propagation),
+        )
+        for button, own in starting:
+            for _button, other in starting:
+                if other is not own:
+                    button.connect("clicked()", other.update)
+            button.connect("clicked()", self.qualityResults.update)
         self.sections = (
             self.masking,
             self.method,
@@ -57,6 +68,8 @@ class Panel(VTKObservationMixin):
             self.run,
             self.tracking,
             self.nodules,
+            self.quality,
+            self.qualityResults,
             self.compare,
             self.deformation,
             self.propagation,
@@ -91,6 +104,7 @@ class Panel(VTKObservationMixin):
         self.removeObservers()
         self.run.close()
         self.tracking.close()
+        self.quality.close()
         self.propagation.close()
         self.compare.close()
 
@@ -116,6 +130,7 @@ class Panel(VTKObservationMixin):
 
     def _onSceneClosing(self, caller, event) -> None:
         self.display.forget()
+        self.qualityResults.forget()
         self.propagation.forget()
 
     def _onSceneRead(self, caller, event) -> None:
