@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import slicer
-from known_fields import field_image, in_ras, linear_node, oblique_image, some_points, volume_node
+from known_fields import (
+    centers,
+    field_image,
+    in_ras,
+    linear_node,
+    oblique_image,
+    some_points,
+    volume_node,
+)
 
 from GlideRegLib.errors import InputError
 from GlideRegScene import display, transforms
@@ -29,24 +37,35 @@ def field_node(factor: float = 1.0) -> object:
 
 
 def longest(factor: float) -> float:
-    vectors = sitk.GetArrayFromImage(field_image()) * factor
-    return float(np.linalg.norm(vectors, axis=-1).max())
+    """The longest displacement within the bounds of the fixed volume."""
+    image = field_image()
+    lengths = np.linalg.norm(sitk.GetArrayFromImage(image).reshape(-1, 3) * factor, axis=1)
+    corners = centers(oblique_image())
+    places = centers(image)
+    inside = np.all((places > corners.min(0) - 3) & (places < corners.max(0) + 3), axis=1)
+    return float(lengths[inside].max())
 
 
 def test_displacements_of_the_usual_size_are_drawn_as_long_as_they_are(scene) -> None:
     drawing = deformation.suggested(field_node())
     assert drawing.longestMm == pytest.approx(longest(1.0), rel=1e-4)
     assert (drawing.spacingMm, drawing.scalePercent) == (12.0, 100.0)
-    assert drawing.levelsMm == (1, 2, 3, 4, 5, 6, 7)
+    assert drawing.levelsMm == (2, 3, 4, 5, 6, 7)
 
 
 def test_long_ones_get_room_and_short_ones_are_enlarged(scene) -> None:
     assert 12 < deformation.suggested(field_node(5.0)).spacingMm <= 30
     small = deformation.suggested(field_node(0.1))
     assert small.scalePercent == 100 * np.floor(6 / longest(0.1)) and small.spacingMm == 12
-    assert small.levelsMm == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    assert small.levelsMm == (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
     none = deformation.suggested(field_node(0.0))
     assert (none.scalePercent, none.levelsMm) == (100.0, ())
+
+
+def test_contours_lie_where_the_displacements_are(scene) -> None:
+    shifted = 30.0 + np.linspace(0, 4, 100)
+    assert deformation.contourLevels(shifted) == (30, 30.5, 31, 31.5, 32, 32.5, 33, 33.5, 34)
+    assert deformation.contourLevels(np.full(9, 5.0)) == (5.0,)
 
 
 def test_a_transform_of_other_software_is_sampled_around_a_volume(scene) -> None:

@@ -7,10 +7,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import SimpleITK as sitk
 import slicer
 
 from ..display import deformationDisplay
-from ..transforms import displacementLattice, sampledDisplacements
+from ..transforms import displacementImage, sampledDisplacements
 
 #: The usual arrow is at most this many times as long as arrows are apart.
 _LONGEST_ARROW = 1.5
@@ -51,29 +52,57 @@ def suggested(transformNode, volume=None) -> Drawing:
     scale = 100.0
     if longest < _SEEN_MM:
         scale = float(min(_MOST, 100 * math.floor(_SEEN_MM / longest)))
-    return Drawing(spacing, scale, contourLevels(longest), longest)
+    return Drawing(spacing, scale, contourLevels(lengths), longest)
 
 
-def contourLevels(longest: float) -> tuple[float, ...]:
-    """Four to ten round lengths (mm) up to the longest displacement."""
-    step = next((s for s in _STEPS if longest / s <= 10), _STEPS[-1])
-    return tuple(round(step * k, 3) for k in range(1, math.floor(longest / step + 1e-6) + 1))
+def contourLevels(lengths: np.ndarray) -> tuple[float, ...]:
+    """Round lengths (mm) among those that occur: where everything moves alike, as after a shift of
+    the table, they lie closer together."""
+    low, high = np.percentile(lengths, (10, 90))
+    longest = float(lengths.max())
+    spread = max(float(high - low), longest / 20)
+    step = next((s for s in _STEPS if spread / s <= 8), _STEPS[-1])
+    first = max(1, math.floor(low / step))
+    last = math.floor(longest / step + 1e-6)
+    return tuple(round(step * k, 3) for k in range(first, last + 1)) or (round(longest, 3),)
 
 
 def displacementLengths(transformNode, volume=None) -> np.ndarray:
-    """Lengths of the displacements of a transform node in mm: at its grid, or sampled around a
-    volume when it is none. Empty when there is no place to look at."""
-    if transformNode.GetTransformFromParentAs("vtkOrientedGridTransform", False, True) is not None:
-        vectors, _ = displacementLattice(transformNode)
-        return np.linalg.norm(vectors.reshape(-1, 3), axis=1)
-    role = transformNode.GetFixedNodeReferenceRole()
-    volume = volume or transformNode.GetNodeReference(role)
-    if volume is None:
-        return np.zeros(0)
-    import SimpleITK as sitk
+    """Lengths of the displacements of a transform node in mm, inside a volume (default: the fixed
+    one): at the points of its grid, or at samples where it is none.
 
-    vectors = sitk.GetArrayFromImage(sampledDisplacements(transformNode, volume))
-    return np.linalg.norm(vectors.reshape(-1, 3), axis=1)
+    The border of a grid, where it fades to zero, would tell too little. Empty when there is no
+    place to look at.
+    """
+    volume = volume or transformNode.GetNodeReference(transformNode.GetFixedNodeReferenceRole())
+    isGrid = transformNode.GetTransformFromParentAs("vtkOrientedGridTransform", False, True)
+    if isGrid is not None:
+        image = displacementImage(transformNode)
+    elif volume is not None:
+        image = sampledDisplacements(transformNode, volume)
+    else:
+        return np.zeros(0)
+    vectors = sitk.GetArrayFromImage(image)
+    lengths = np.linalg.norm(vectors, axis=-1)
+    inside = _insideOf(volume, image) if volume is not None else np.ones(lengths.shape, bool)
+    return lengths[inside] if inside.any() else lengths.ravel()
+
+
+def _insideOf(volume, image: sitk.Image) -> np.ndarray:
+    """Which voxels (K, J, I) of an ITK image lie within the bounds of a volume."""
+    from GlideRegLib.geometry import Grid, flip_lps_ras
+
+    bounds = np.zeros(6)
+    volume.GetRASBounds(bounds)
+    matrix = Grid.from_sitk(image).matrix
+    matrix[:3] = flip_lps_ras(matrix[:3].T).T
+    k, j, i = np.ogrid[tuple(slice(n) for n in reversed(image.GetSize()))]
+    inside = np.ones(tuple(reversed(image.GetSize())), bool)
+    for axis in range(3):
+        along_i, along_j, along_k, origin = matrix[axis]
+        place = along_i * i + along_j * j + along_k * k + origin
+        inside &= (place >= bounds[2 * axis]) & (place <= bounds[2 * axis + 1])
+    return inside
 
 
 def drawn(transformNode) -> Drawing:
