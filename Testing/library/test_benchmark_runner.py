@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -212,7 +213,8 @@ def test_two_images_of_one_name_cannot_share_structures(manifest: Path, tmp_path
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for side in ("fixed", "moving"):
-            (tmp_path / name / f"{side}_ct.nii.gz").symlink_to(manifest.parent / f"{side}.nii.gz")
+            image = tmp_path / name / f"{side}_ct.nii.gz"
+            shutil.copyfile(manifest.parent / f"{side}.nii.gz", image)
             (tmp_path / "masks" / f"{side}_ct").mkdir(parents=True, exist_ok=True)
         rows.append(f"{name},{name}/fixed_ct.nii.gz,{name}/moving_ct.nii.gz")
     (tmp_path / "two.csv").write_text("\n".join(rows))
