@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from GlideRegScene.compare.comparison import Comparison, problem
 from GlideRegScene.compare.modes import ANIMATED, COMPUTED, MASKED, Mode, Options, opacityAt
-from GlideRegScene.display import compositeNodes
+from GlideRegScene.display import ViewState, compositeNodes
 from GlideRegScene.nodes import isInScene
 from GlideRegScene.results import WARPED_ROLE
 
@@ -70,6 +70,11 @@ class CompareSection(Section):
     def mode(self) -> Mode | None:
         """The way that is shown now."""
         return self._comparison.mode
+
+    @property
+    def viewsBefore(self) -> ViewState | None:
+        """What the views showed before the comparison that is going on; None without one."""
+        return self._comparison.before
 
     @property
     def isMoving(self) -> bool:

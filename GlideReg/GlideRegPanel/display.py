@@ -53,11 +53,14 @@ class DisplaySection(Section):
             for node in display.compositeNodes(slicer.mrmlScene):
                 self.follow(node.GetID(), node, (vtk.vtkCommand.ModifiedEvent,), self._onChanged)
 
-    def rememberViews(self) -> None:
-        """Before a run: what "Restore unregistered" brings back. A shown result is not kept."""
+    def rememberViews(self, views: ViewState | None = None) -> None:
+        """Before a run: what "Restore unregistered" brings back. A shown result is not kept.
+
+        ``views``: what they showed before a comparison that is going on; default: what they show.
+        """
         transform = self._chosenResult()
         if transform is None or not shown.overlay(transform) or self._before is None:
-            self._before = ViewState(slicer.mrmlScene)
+            self._before = views or ViewState(slicer.mrmlScene)
 
     def showNewResult(self, transform) -> None:
         """After a run: the warped volume over the fixed one, half and half."""

@@ -39,7 +39,7 @@ class Panel(VTKObservationMixin):
         self.method = MethodSection(self.ui)
         self.result = ResultSection(self.ui)
         self.display = DisplaySection(self.ui, lambda: self.result.transform)
-        self.run = RunSection(self.ui, logic, self.display.rememberViews, self._onRunEnded)
+        self.run = RunSection(self.ui, logic, self._rememberViews, self._onRunEnded)
         self.tracking = TrackingSection(self.ui, logic, lambda run: self.refresh())
         self.nodules = NodulesSection(self.ui, logic)
         self.quality = QualitySection(self.ui, logic, lambda run: self.refresh())
@@ -137,6 +137,9 @@ class Panel(VTKObservationMixin):
         """The parameter node is often read before the nodes that it refers to: look again."""
         if self.parameters is not None:
             self.bind(self._logic.getParameterNode())
+
+    def _rememberViews(self) -> None:
+        self.display.rememberViews(self.compare.viewsBefore)
 
     def _onRunEnded(self, registration: Registration) -> None:
         if registration.result is not None:

@@ -224,6 +224,16 @@ def test_a_closed_scene_ends_it(compare: OpenModule, mode: Mode) -> None:
     assert pressed(compare) == []
 
 
+def test_a_run_remembers_the_views_as_before_the_comparison(compare: OpenModule) -> None:
+    composite().SetBackgroundVolumeID(volume(50, "other").GetID())
+    press(compare, Mode.DIFFERENCE)
+    compare.panel._rememberViews()  # as a run does when it starts
+    composite().SetForegroundVolumeID(compare.parameters.movingVolume.GetID())  # its result comes
+    assert compare.panel.compare.mode is None
+    compare.panel.display._before.restore(slicer.mrmlScene)
+    assert names() == ("other", "")
+
+
 def test_a_closed_module_leaves_the_views_as_they_were(compare: OpenModule) -> None:
     before = nodeIds()
     press(compare, Mode.DIFFERENCE)

@@ -33,7 +33,7 @@ class Comparison:
 
     ``onEnded()`` is called when it ends without :meth:`stop`: a volume was removed, somebody chose
     other volumes in a view, or a scene is read or closed. With ``followsMouse`` the line of a split
-    goes through the place under the mouse, in all views.
+    goes through the place under the mouse, in all views. ``before``: what the views showed before.
     """
 
     def __init__(self, scene, onEnded: Callable[[], None] = lambda: None) -> None:
@@ -43,7 +43,7 @@ class Comparison:
         self.followsMouse = False
         self.first = self.second = None
         self._onEnded = onEnded
-        self._before: ViewState | None = None
+        self.before: ViewState | None = None
         self._views: list[ComparedView] = []
         self._observed: list[tuple] = []
         self._busy = False
@@ -58,8 +58,8 @@ class Comparison:
         sentence = problem(first, second)
         if sentence:
             raise InputError(sentence)
-        if self._before is None:
-            self._before = ViewState(self.scene)
+        if self.before is None:
+            self.before = ViewState(self.scene)
         before, self._busy = self._busy, True
         try:
             self._leaveViews()
@@ -103,7 +103,7 @@ class Comparison:
     # --- inside -----------------------------------------------------------------------------------
 
     def _end(self, restored) -> None:
-        state, self._before = self._before, None
+        state, self.before = self.before, None
         before, self._busy = self._busy, True
         try:
             self._leaveViews()

@@ -2,7 +2,8 @@
 
 Slicer lays the layers of a slice view over each other in a vtkImageBlend. With a stencil it draws
 the foreground only inside: the volumes stay where they are, windows and colors stay the user's,
-and only the pixels on the screen are touched, however large the volumes are.
+and only the pixels on the screen are touched, however large the volumes are. A label map in the
+label layer is cut as the foreground is; segmentations and markups are drawn whole.
 """
 
 import numpy as np
