@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -208,7 +208,7 @@ def _run_all(runs: list[Run], job: BenchmarkJob, progress: Progress) -> dict[Pat
     with ThreadPoolExecutor(max_workers=max(job.jobs, 1)) as pool:
         futures = {pool.submit(_run_child, run, job, stop): run for run in runs}
         try:
-            for done, future in enumerate(_as_completed_watched(futures, progress), start=1):
+            for done, future in enumerate(_finished(futures, progress), start=1):
                 run, problem = futures[future], future.result()
                 if problem is not None:
                     problems[run.folder] = problem
@@ -224,19 +224,14 @@ def _run_all(runs: list[Run], job: BenchmarkJob, progress: Progress) -> dict[Pat
     return problems
 
 
-def _as_completed_watched(futures: dict, progress: Progress) -> Iterator:
-    """``as_completed`` that asks ten times a second whether the user wants to stop."""
+def _finished(futures: dict, progress: Progress) -> Iterator:
+    """The futures as they end; asks ten times a second whether the user wants to stop."""
     waiting = set(futures)
     while waiting:
         if progress.cancel_wanted():
             raise Cancelled(_CANCELLED)
-        try:
-            for future in as_completed(waiting, timeout=_POLL):
-                waiting.discard(future)
-                yield future
-                break
-        except TimeoutError:
-            continue
+        done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
+        yield from done
 
 
 def _run_child(run: Run, job: BenchmarkJob, stop: list[bool]) -> str | None:
