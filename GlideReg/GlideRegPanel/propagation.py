@@ -43,6 +43,7 @@ class PropagationSection(Section):
         table = ui.propagateTable
         table.setColumnCount(2)
         table.setHorizontalHeaderLabels([_("Carry over"), _("As")])
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         table.connect("cellChanged(int,int)", self._onCell)
         ui.propagateAllButton.connect("clicked()", lambda: self._tickAll(True))
         ui.propagateNoneButton.connect("clicked()", lambda: self._tickAll(False))
@@ -140,13 +141,14 @@ class PropagationSection(Section):
             self.ui.propagateTable.setRowCount(len(nodes))
             for row, node in enumerate(nodes):
                 self._fillRow(row, node)
-            self.ui.propagateTable.resizeColumnsToContents()
+            self.ui.propagateTable.resizeColumnToContents(1)
             self.ui.propagateTable.resizeRowsToContents()
         finally:
             self._filling = False
 
     def _fillRow(self, row: int, node) -> None:
         item = qt.QTableWidgetItem(node.GetName())
+        item.setToolTip(node.GetName())
         item.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled)
         item.setCheckState(qt.Qt.Checked if self._isTicked(node) else qt.Qt.Unchecked)
         self.ui.propagateTable.setItem(row, 0, item)
