@@ -14,8 +14,10 @@ from GlideRegLib.assurance.names import read_names
 from GlideRegLib.assurance.records import Verdict
 from GlideRegLib.assurance.structures import structure_measures
 from GlideRegLib.assurance.subject import Subject
+from GlideRegLib.geometry import Grid
 from GlideRegLib.landmarks import read_landmark_pair
-from GlideRegLib.volume import read_labels, read_volume
+from GlideRegLib.propagation.job import PropagateJob, run_propagate_job
+from GlideRegLib.volume import Volume, read_labels, read_volume
 
 
 def test_the_mean_shift_of_the_follow_up_pair_leaves_the_error_that_the_data_state(
@@ -82,3 +84,68 @@ def test_a_hundred_structures_each_get_their_shift(shared_data: Path) -> None:
         assert shifts[name, "volume_change"] == pytest.approx(0.0, abs=1e-6)
         checked += 1
     assert checked > 40
+
+
+def test_structures_that_were_carried_are_assessed_as_those_of_simpleitk(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """118 structures through a known bend: carried by the command, and by SimpleITK alone; then
+    held against the originals, with the bend and without it."""
+    folder = shared_data / "thorax_lidc0001"
+    names = read_names(folder / "structures.csv")
+    thin = slice(None, None, 3)
+    moving, ct = (
+        _thinned(read(folder / f"LIDC-IDRI-0001_{name}.nii.gz"), thin)
+        for read, name in ((read_labels, "seg118"), (read_volume, "ct"))
+    )
+    bend = _bend(moving.grid)
+    for path, image in (
+        ("labels.mha", moving.to_sitk()),
+        ("ct.mha", ct.to_sitk()),
+        ("bend.mha", bend.GetDisplacementField()),
+    ):
+        sitk.WriteImage(image, str(tmp_path / path))
+    theirs = sitk.Resample(moving.to_sitk(), moving.to_sitk(), bend, sitk.sitkNearestNeighbor)
+    run_propagate_job(
+        PropagateJob(
+            *(str(tmp_path / name) for name in ("ct.mha", "ct.mha", "bend.mha", "out")),
+            labels=(str(tmp_path / "labels.mha"),),
+        )
+    )
+    carried = read_labels(tmp_path / "out" / "labels.mha")
+    np.testing.assert_array_equal(carried.array, sitk.GetArrayFromImage(theirs))
+
+    warped = ct.resampled(ct.grid, bend, -1024.0)
+    subject = Subject(warped, ct, bend, labels=(carried, moving), names=names)
+    found = structure_measures(subject, survey(subject))
+    measured = {(m.region, m.key): m for m in found}
+    overlap = sitk.LabelOverlapMeasuresImageFilter()
+    overlap.Execute(theirs, moving.to_sitk())
+    counts, checked = np.bincount(carried.array.ravel(), minlength=256), 0
+    for label, name in subject.structure_names().items():
+        if counts[label] < 10:
+            continue
+        checked += 1
+        dice = measured[name, "dice"]
+        assert dice.value == 1.0, name  # through the same transform nothing is left to be seen
+        assert dice.before == pytest.approx(overlap.GetDiceCoefficient(label), abs=1e-6)
+        assert measured[name, "mean_distance"].value == 0.0
+    assert checked > 60
+    # A bend of up to 9 mm is seen without it.
+    assert measured["heart", "dice"].before < 0.95
+
+
+def _thinned(volume: Volume, every: slice) -> Volume:
+    """Every third voxel, with the grid that belongs to it."""
+    grid, step = volume.grid, every.step
+    array = np.ascontiguousarray(volume.array[every, every, every])
+    spacing = tuple(step * s for s in grid.spacing)
+    return Volume(array, Grid(array.shape[::-1], spacing, grid.origin, grid.direction))
+
+
+def _bend(grid: Grid) -> sitk.DisplacementFieldTransform:
+    """A smooth displacement of up to 9 mm, fixed to moving, on a grid."""
+    axes = np.meshgrid(*[np.linspace(0, np.pi, n) for n in grid.shape], indexing="ij")
+    vectors = np.stack([9 * np.sin(axes[k]) for k in (1, 2, 0)], axis=-1)
+    image = grid.copy_to_sitk(sitk.GetImageFromArray(vectors, isVector=True))
+    return sitk.DisplacementFieldTransform(image)
