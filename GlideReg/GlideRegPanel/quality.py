@@ -19,6 +19,8 @@ from .section import Section
 
 _ERROR_STYLE = "color: #c62828"
 _ROLES = ("fixed", "moving")
+#: Structures that are listed without scrolling.
+_MOST_LISTED = 5
 
 
 class QualitySection(Section):
@@ -124,6 +126,7 @@ class QualitySection(Section):
             item.setData(qt.Qt.UserRole, name)
             item.setCheckState(qt.Qt.Checked if ticked else qt.Qt.Unchecked)
             widget.addItem(item)
+        widget.setMaximumHeight(8 + 19 * min(len(shown), _MOST_LISTED))
 
     def _showProfiles(self) -> None:
         combo, chosen = self.ui.qualityProfileCombo, self.parameters.qualityProfile

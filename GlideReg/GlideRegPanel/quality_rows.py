@@ -14,13 +14,15 @@ COLORS = {
     "information": "#ffffff",
 }
 _DARK, _PALE = "#202020", "#6b6b6b"
+#: Rows that a table shows at once, and heights in pixels.
+_MOST_ROWS, _ROW_HEIGHT, _HEADER, _SCROLL_BAR = 12, 20, 24, 18
 #: Letters of the two directions of each axis: what positive and negative mean in LPS.
 _LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
 _GROUPS = {"body": "Body", "grid": "Whole grid", "landmarks": "Landmarks"}
 
 
 def measureTitles() -> list[str]:
-    return [_("Measure"), _("Where"), _("Value"), _("Criterion"), _("Verdict")]
+    return [_("Verdict"), _("Measure"), _("Where"), _("Value"), _("Criterion")]
 
 
 def motionTitles() -> list[str]:
@@ -39,7 +41,7 @@ def fillMeasures(widget, measures) -> None:
     for r, measure in enumerate(measures):
         for c, text in enumerate(measureTexts(measure)):
             item = qt.QTableWidgetItem(text)
-            if c == 4:
+            if c == 0:
                 item.setBackground(qt.QBrush(qt.QColor(COLORS[measure.verdict.value])))
                 item.setForeground(qt.QBrush(qt.QColor(_DARK)))
             elif measure.value is None:
@@ -55,11 +57,11 @@ def measureTexts(measure) -> list[str]:
     if measure.before is not None and measure.value is not None:
         value = f"{_bare(measure, measure.before)} → {value}"
     return [
+        measure.verdict.value,
         measure.title,
-        _(_GROUPS.get(measure.region, measure.region)),
+        _GROUPS.get(measure.region, measure.region),
         value,
         measure.criterion,
-        measure.verdict.value,
     ]
 
 
@@ -131,8 +133,13 @@ def detail(measure) -> str:
 
 
 def _fit(widget) -> None:
+    """As wide and as high as its contents; from so many rows on it scrolls."""
     widget.resizeColumnsToContents()
     widget.resizeRowsToContents()
+    rows = min(max(widget.rowCount, 1), _MOST_ROWS)
+    height = _HEADER + rows * _ROW_HEIGHT + _SCROLL_BAR
+    widget.setMinimumHeight(height)
+    widget.setMaximumHeight(height)
 
 
 def _escaped(text: str) -> str:

@@ -34,7 +34,7 @@ AT_FILE_SCOPE = (
 )
 #: Slicer's own or the PyTorch extension's: the module must never install them.
 NEVER_INSTALLED = {"torch", "numpy", "simpleitk"}
-#: Needed by the command line and by report.html only, which the module does not run.
+#: Needed by the command line and by pages only; see report-requirements.txt.
 NOT_FOR_SLICER = {"typer", "rich", "jinja2", "matplotlib", "pillow"}
 
 
@@ -209,6 +209,17 @@ def test_the_module_installs_what_the_library_needs() -> None:
     left_out = NEVER_INSTALLED | NOT_FOR_SLICER
     needed = {line for line in needed if Requirement(line).name.lower() not in left_out}
     assert {str(requirement) for requirement in requirements()} == needed
+
+
+def test_a_report_in_slicer_needs_what_the_library_says_and_no_more() -> None:
+    if tomllib is None:
+        pytest.skip("tomllib comes with Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {Requirement(line).name: str(Requirement(line)) for line in project["dependencies"]}
+    text = (MODULE / "Resources" / "report-requirements.txt").read_text(encoding="utf-8")
+    lines = (line.strip() for line in text.splitlines())
+    asked = {str(Requirement(line)) for line in lines if line and not line.startswith("#")}
+    assert asked == {needed[name] for name in ("jinja2", "matplotlib", "pillow")}
 
 
 def test_nothing_of_slicers_own_is_installed_and_nothing_is_pinned() -> None:

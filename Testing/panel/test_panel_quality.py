@@ -132,12 +132,12 @@ def test_from_a_click_to_verdict_table_jump_and_report(
     assert quality_rows.COLORS["not compliant"] in ui.qualityVerdictLabel.styleSheet
     assert "Research use only" in ui.qualityNoticeLabel.text
     found = rows(ui.qualityMeasuresTable)
-    assert found[0][1] == "Heart" and found[0][4] == "not compliant"
+    assert found[0][2] == "Heart" and found[0][0] == "not compliant"
     for row, texts in enumerate(found):
-        color = ui.qualityMeasuresTable.item(row, 4).background().color().name()
-        assert color == quality_rows.COLORS[texts[4]]
-    tre = next(texts for texts in found if texts[0] == "TRE, mean")
-    assert tre[2] == "14.97 → 0 mm" and tre[4] == "compliant"
+        color = ui.qualityMeasuresTable.item(row, 0).background().color().name()
+        assert color == quality_rows.COLORS[texts[0]]
+    tre = next(texts for texts in found if texts[1] == "TRE, mean")
+    assert tre[3] == "14.97 → 0 mm" and tre[0] == "compliant"
 
     # How far each structure moved, end to end.
     moved = {texts[0]: texts[1:] for texts in rows(ui.motionTable)}
@@ -167,11 +167,11 @@ def test_from_a_click_to_verdict_table_jump_and_report(
 def test_a_saved_assessment_is_shown_again(assessed: OpenModule) -> None:
     ui = assessed.ui
     assert ui.qualityContents.visible
-    folding = next(t for t in rows(ui.qualityMeasuresTable) if t[:2] == ["Folded voxels", "Body"])
-    assert folding[4] == "not compliant"
+    folding = next(t for t in rows(ui.qualityMeasuresTable) if t[1:3] == ["Folded voxels", "Body"])
+    assert folding[0] == "not compliant"
     graded = ui.qualityMeasuresTable.rowCount
     assessed.click("allMeasuresCheck")
-    verdicts = {texts[4] for texts in rows(ui.qualityMeasuresTable)}
+    verdicts = {texts[0] for texts in rows(ui.qualityMeasuresTable)}
     assert ui.qualityMeasuresTable.rowCount > graded and "information" in verdicts
     spots = tables.assessmentOf(assessed.parameters.qualityTable).spots
     for k in (0, 1):

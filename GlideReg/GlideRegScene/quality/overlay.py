@@ -87,8 +87,11 @@ def _showLegend(volume, visible: bool) -> None:
     if legend is None:
         return
     with slicer.util.NodeModify(legend):
-        legend.SetTitleText("Jacobian\n< 1 smaller\n> 1 larger\n(magenta folds)")
+        legend.SetTitleText("Jacobian")
+        legend.GetTitleTextProperty().SetFontSize(12)
+        legend.GetLabelTextProperty().SetFontSize(11)
         legend.SetNumberOfLabels(7)
         legend.SetLabelFormat("%.1f")
         legend.SetVisibility(visible)
         legend.SetVisibility3D(False)
+        legend.SetSize(0.1, 0.5)
