@@ -5,9 +5,9 @@ Multitask Medical Image Registration", IEEE TMI 2024; https://github.com/multimo
 (Apache-2.0). Built from the blocks of this library; nothing of that code is copied.
 
 By default the result is that of the package ``convexAdam`` 0.2.0, with what is odd in it: zeros
-beyond all borders, and displacements that are sampled N/(N-1) times too far. ``published`` False
-puts both right. Its masks are not offered in its own way (they assume even sizes): a mask here says
-what counts in the similarity.
+beyond all borders, displacements that are sampled N/(N-1) times too far, and the corner of the
+search window where all candidates cost the same. ``published`` False puts them right. Its masks are
+not offered in its own way (they assume even sizes): a mask here says what counts in the similarity.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..features.mind import PAIRS, mind_ssc
 from ..field import DisplacementField
 from ..geometry import index_tensor, normalized_coordinates
 from ..optimize.adam import descend, diffusion
-from ..optimize.convex import COEFFICIENTS, coupled_argmin
+from ..optimize.convex import COEFFICIENTS, TIE_BREAK, coupled_argmin
 from ..optimize.cost_volume import cost_volume, displacement_mesh
 from ..optimize.warping import box_filter, pool, resize_displacement
 from ..progress import Progress
@@ -35,9 +35,11 @@ from .frame import Problem, Solution, run
 
 @dataclass(frozen=True)
 class Options:
-    """The package's defaults. ``grid_spacing`` and ``adam_spacing``: pooling of the convex and of
-    the Adam stage, working voxels; ``search_radius`` in pooled voxels; ``smoothness`` weighs the
-    diffusion regularizer; ``adam_iterations`` 0 leaves the Adam stage out."""
+    """The package's defaults. ``mind_radius`` and ``mind_dilation`` in working voxels.
+    ``grid_spacing`` and ``adam_spacing``: pooling of the convex and of
+    the Adam stage, working voxels; ``search_radius`` in pooled voxels; ``consistency_steps``
+    between both directions; ``smoothness`` weighs the diffusion regularizer; ``adam_iterations`` 0
+    leaves the Adam stage out; ``published``: see the head of this file."""
 
     mind_radius: int = 1
     mind_dilation: int = 2
@@ -237,10 +239,13 @@ def _coupled(
     flat = torch.stack([rules.box(part, 2).flatten() for part in costs])
     mesh = displacement_mesh(radius, flat.device)
     smooth = torch.zeros(3, flat.shape[1], device=flat.device)
-    no_pull = torch.zeros_like(smooth[0])
+    # Where nothing counts all candidates cost the same, and the package takes the corner of the
+    # window; the smallest motion is better, above all under a mask.
+    exact = rules.published and weight is None
+    pull = torch.full_like(smooth[0], 0.0 if exact else TIE_BREAK)
     for coefficient in (0.0, *COEFFICIENTS):
         progress.check()
-        best = coupled_argmin(flat, mesh, smooth, coefficient, no_pull)
+        best = coupled_argmin(flat, mesh, smooth, coefficient, pull)
         smooth = rules.box(mesh[:, best].view(3, *shape)).view(3, -1)
     return smooth.view(3, *shape)
 

@@ -102,7 +102,7 @@ def field_of_image(image: SimpleITK.Image, grid: Grid) -> DisplacementField:
 
 def field_of_voxels(displacement: np.ndarray, grid: Grid) -> DisplacementField:
     """From a displacement (Z, Y, X, 3) in voxels of ``grid``, components x, y, z."""
-    vectors = np.ascontiguousarray(np.moveaxis(displacement, -1, 0), dtype=np.float32)
+    vectors = np.array(np.moveaxis(displacement, -1, 0), dtype=np.float32, order="C")
     return checked_field(grid.voxels_to_mm(torch.from_numpy(vectors)), grid)
 
 

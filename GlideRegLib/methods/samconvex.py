@@ -123,7 +123,7 @@ def _level(
     scale = 0.5**0.5
     # Half precision: it is the largest thing in memory, and 0.001 of a cost changes nothing.
     costs = cost_volume(
-        fixed * scale, moving * scale, radius, weight, 0, check, dtype=torch.float16
+        fixed * scale, moving * scale, radius, weight, _smoothing(problem), check, torch.float16
     )
     found = box_filter(coupled_convex(costs, radius, COEFFICIENTS), options.smoothing)
     return found if displacement is None else compose(displacement, found)
@@ -201,3 +201,9 @@ class _Embeddings:
             self._problem.progress.check,
         )
         return F.normalize(features - features.mean(dim=0), dim=0)
+
+
+def _smoothing(problem: Problem) -> int:
+    """Box filters over the costs: none, as published; but under a user's mask what counts must
+    speak for what does not, or the smallest motion stands there and holds its surroundings back."""
+    return 2 if problem.masked else 0

@@ -125,7 +125,9 @@ class Dinov2(nn.Module):
         table = self.pos_embed[:, 1:]
         side = math.isqrt(table.shape[1])
         grid = table.view(1, side, side, -1).permute(0, 3, 1, 2).float()
-        grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)
+        # The models with registers were trained with smoothing where the table is shrunk.
+        smooth = self.registers > 0
+        grid = F.interpolate(grid, (rows, columns), mode="bicubic", antialias=smooth)
         return grid.flatten(2).transpose(1, 2).to(table.dtype)
 
 
