@@ -152,6 +152,8 @@ def test_from_a_click_to_verdict_table_jump_and_report(
     assert "Heart" in ui.qualityDetail.text
 
     # The report has the numbers of the table, and the browser shows it.
+    numbers = [m.value for m in tables.assessmentOf(module.parameters.qualityTable).measures]
+    pair_.fixed.SetName("Doe^Jane")
     slicer_parts.dialogs.answers["QFileDialog"] = str(tmp_path / "report")
     module.click("exportQualityButton")
     module.waitForTheRun(90)
@@ -160,6 +162,11 @@ def test_from_a_click_to_verdict_table_jump_and_report(
     )
     written = json.loads((tmp_path / "report" / "assessment.json").read_text(encoding="utf-8"))
     assert written["worst_structure"] == "Heart"
+    assert [m["value"] for m in written["measures"]] == numbers
+    kept = tables.assessmentOf(module.parameters.qualityTable).measures
+    assert [m.value for m in kept] == numbers
+    page = (tmp_path / "report" / "assessment.html").read_text(encoding="utf-8")
+    assert "Heart" in page and "Jane" not in page
     assert "report was written" in ui.qualityStatusLabel.text
     assert any("jinja2" in str(call) for call in slicer_parts.installer.calls)
 
