@@ -14,6 +14,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+from GlideRegRun.commission import CommissionLogic
 from GlideRegRun.dependencies import ensureInstalled, missingPackages
 from GlideRegRun.nodule_logic import NoduleLogic
 from GlideRegRun.propagation import PropagationLogic
@@ -131,11 +132,14 @@ class GlideRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.bind(self.logic.getParameterNode())
 
 
-class GlideRegLogic(NoduleLogic, QualityLogic, PropagationLogic, ScriptedLoadableModuleLogic):
+class GlideRegLogic(
+    NoduleLogic, QualityLogic, PropagationLogic, CommissionLogic, ScriptedLoadableModuleLogic
+):
     """Registration of volume nodes, from the Python console and from the panel alike.
 
     What can be done with nodules is in :class:`NoduleLogic`, assessments are in
-    :class:`QualityLogic`, what is carried over is in :class:`PropagationLogic`.
+    :class:`QualityLogic`, what is carried over is in :class:`PropagationLogic`,
+    and the self-test on a CT in :class:`CommissionLogic`.
     """
 
     #: The run that is going on in this application, if any: there is only one at a time.

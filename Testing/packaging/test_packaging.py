@@ -291,3 +291,17 @@ def test_files_of_the_module_stay_short() -> None:
         limit = 300 if path == MODULE / "GlideReg.py" else 400
         lines = len(path.read_text(encoding="utf-8").splitlines())
         assert lines <= limit, f"{path.relative_to(ROOT)} has {lines} lines; the limit is {limit}"
+
+
+def test_what_the_module_takes_from_the_library_needs_no_pytorch() -> None:
+    """PyTorch can end Slicer's own process on some systems: it belongs into the worker's."""
+    names = {
+        node.module
+        for path in python_files(MODULE)
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("GlideRegLib")
+    }
+    assert len(names) > 10
+    code = f"import sys, {', '.join(sorted(names))}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert done.returncode == 0

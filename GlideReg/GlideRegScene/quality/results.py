@@ -46,7 +46,7 @@ def readQuality(request: AssessRequest, folder: Path) -> QualityFiles:
     Raises the library's InputError or OutputError.
     """
     from GlideRegLib.assurance.records import Assessment
-    from GlideRegLib.result import whole_folder
+    from GlideRegLib.wholefolder import whole_folder
 
     text = (folder / "assessment.json").read_text(encoding="utf-8")
     assessment = Assessment.from_dict(json.loads(text))
