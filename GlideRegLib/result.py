@@ -39,7 +39,7 @@ class Result:
     start. ``body`` (bool, on ``fixed_grid``) is the fixed patient; ``background`` the value of the
     moving image outside itself. ``report`` is what ``result.json`` holds, plain values only.
     ``uncertainty`` is the expected error in mm, float32 on a coarse grid (``confidence.py``), if it
-    was asked for.
+    was asked for; ``regions`` the paired regions of a method that pairs regions.
     """
 
     field: DisplacementField
@@ -216,8 +216,9 @@ class Result:
         jacobian: bool = False,
     ) -> None:
         """Writes warped.nii.gz, transform.h5, inverse_transform.h5, displacement.nii.gz,
-        result.json, uncertainty.nii.gz if it was estimated, with ``jacobian`` also jacobian.nii.gz
-        (:meth:`coarse_jacobian`), and what ``extra`` holds (file name -> text), all or none.
+        result.json, uncertainty.nii.gz if it was estimated, the files of ``regions`` if there are
+        any, with ``jacobian`` also jacobian.nii.gz (:meth:`coarse_jacobian`), and what ``extra``
+        holds (file name -> text), all or none.
 
         ``check`` is called between the files and may raise to cancel. Raises :class:`OutputError`
         when the folder cannot be written.
@@ -243,6 +244,9 @@ class Result:
 
                 write_uncertainty(partial / "uncertainty.nii.gz", self.uncertainty)
                 check()
+            if self.regions is not None:
+                self.regions.write(partial)
+                check()
             self._write_report(partial)
             for name, content in (extra or {}).items():
                 (partial / name).write_text(content, encoding="utf-8")
@@ -251,8 +255,8 @@ class Result:
         self, folder: str | Path, moving: Volume, check: Callable[[], None] = lambda: None
     ) -> None:
         """Writes warped.mha, displacement.mha, jacobian.mha (:meth:`coarse_jacobian`), and
-        uncertainty.mha if it was estimated, uncompressed, and result.json: for a program that reads
-        them at once. All or none.
+        uncertainty.mha if it was estimated, uncompressed, the files of ``regions`` if there are
+        any, and result.json: for a program that reads them at once. All or none.
 
         Raises :class:`OutputError` when the folder cannot be written.
         """
@@ -271,6 +275,9 @@ class Result:
                 from .confidence import write_uncertainty
 
                 write_uncertainty(partial / "uncertainty.mha", self.uncertainty)
+                check()
+            if self.regions is not None:
+                self.regions.write(partial, ".mha")
                 check()
             self._write_report(partial)
 

@@ -91,6 +91,15 @@ _ALL = (
         "samconvex",
         takes_masks=True,
     ),
+    Method(
+        "samreg",
+        "SAMReg (with our segmenters)",
+        "Huang et al., One registration is worth two segmentations, MICCAI 2024",
+        "https://github.com/sqhuang0103/SAMReg",
+        _OWN,
+        "samreg",
+        takes_masks=True,
+    ),
     _dinoreg(
         "dinoreg",
         "DINO-Reg",

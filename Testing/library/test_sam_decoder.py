@@ -108,14 +108,14 @@ def test_the_real_decoder_finds_the_middle_of_a_bright_square(shared_data: Path)
 
 def test_what_cannot_segment_is_a_sentence(shared_data: Path, tmp_path: Path) -> None:
     weights = shared_data / "weights"
-    with pytest.raises(SettingsError, match="'sam2.1_hiera_tiny' has no mask decoder here"):
+    with pytest.raises(SettingsError, match=r"'sam2\.1_hiera_tiny' has no mask decoder here"):
         load_segmenter("sam2.1_hiera_tiny")
-    with pytest.raises(WeightsError, match="encoder of MobileSAM .* alone, not its mask decoder"):
+    with pytest.raises(WeightsError, match=r"encoder of MobileSAM .* alone, not its mask decoder"):
         load_segmenter("mobile_sam", weights / "mobile_sam_image_encoder.safetensors")
     state = torch.load(weights / "lite_medsam.pth", weights_only=True)
     state.pop("mask_decoder.iou_token.weight")
     torch.save(state, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="'mask_decoder.iou_token.weight' is missing"):
+    with pytest.raises(WeightsError, match=r"'mask_decoder\.iou_token\.weight' is missing"):
         load_segmenter("lite_medsam", tmp_path / "other.pth", allow_unverified=True)
 
 

@@ -1,0 +1,1 @@
+"""Regions that a segmenter finds in two images, paired: what SAMReg registers by."""
