@@ -25,6 +25,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from GlideRegLib.errors import InputError
 from GlideRegLib.field import read_transform, transform_points
 from GlideRegLib.propagation.job import PropagateJob, run_propagate_job
+from GlideRegScene.propagation import segmentations
 from GlideRegScene.propagation.candidates import candidates, isSuggested, kindOf
 from GlideRegScene.propagation.request import PropagateRequest, collectPropagation
 from GlideRegScene.propagation.results import ATTRIBUTE as ATTRIBUTE_OF_CARRIED
@@ -357,6 +358,21 @@ def test_segments_of_one_layer_stay_together_with_tags_looks_and_surfaces(
     after = voxels(again, again.GetSegmentation().GetNthSegmentID(1), reference)
     np.testing.assert_array_equal(before, after)
     assert old.GetNumberOfLayers() == 1
+
+
+def test_surfaces_that_would_hold_up_the_application_are_left_to_the_user(
+    node, reference, tmp_path, monkeypatch
+) -> None:
+    source, _ = partners(False, tmp_path)
+    middle = np.argsort(np.linalg.norm(source - source.mean(axis=0), axis=1))[:2]
+    segmentation = shared_segmentation(source[middle])
+    segmentation.CreateClosedSurfaceRepresentation()
+    monkeypatch.setattr(segmentations, "_MOST_FOR_SURFACES", 100)
+    result = carry(PropagateRequest([segmentation], node, reference))
+    assert not result.nodes[0].GetSegmentation().ContainsRepresentation("Closed surface")
+    assert result.notes == [
+        "'Organs' is large: press Show 3D in the module Segmentations to see it in 3-D."
+    ]
 
 
 def test_a_segment_that_leaves_the_image_is_empty_and_said(node, reference, tmp_path) -> None:

@@ -17,6 +17,9 @@ from .files import ItemFile, copyLooks
 
 _BINARY = "Binary labelmap"
 _SURFACE = "Closed surface"
+#: Surfaces are made at once up to so many voxels to look at (segments times voxels of their layer):
+#: more would hold up the application for seconds.
+_MOST_FOR_SURFACES = 2e7
 #: Empty voxels around a label map: the distance to a surface needs them.
 _MARGIN = 3
 
@@ -35,6 +38,7 @@ class SegmentationItem:
 
     def __init__(self, node, name: str, request) -> None:
         self.node = node
+        self._withoutSurfaces = False
         self._layers = [layer for layer in _layersOf(node) if layer.voxels.any()]
         self.files = [
             ItemFile("labels", f"{name}-{number}.mha", partial(_write, layer))
@@ -52,9 +56,10 @@ class SegmentationItem:
         source, target = self.node.GetSegmentation(), new.GetSegmentation()
         target.SetSourceRepresentationName(_BINARY)
         new.SetReferenceImageGeometryParameterFromVolumeNode(request.target)
-        homes = {}
+        homes, cost = {}, 0
         for layer, image in zip(self._layers, carried, strict=True):
             shared = _orientedImage(image)
+            cost += len(layer.values) * shared.GetNumberOfPoints()
             homes.update({key: (shared, value) for key, value in layer.values.items()})
         for identifier in source.GetSegmentIDs():
             segment = slicer.vtkSegment()
@@ -64,7 +69,9 @@ class SegmentationItem:
             segment.AddRepresentation(_BINARY, voxels)
             target.AddSegment(segment, identifier)
         if source.ContainsRepresentation(_SURFACE):  # it was seen in 3-D
-            new.CreateClosedSurfaceRepresentation()
+            self._withoutSurfaces = cost > _MOST_FOR_SURFACES
+            if not self._withoutSurfaces:
+                new.CreateClosedSurfaceRepresentation()
         copyLooks(self.node, new)
 
     def notes(self, entries: list[dict], request) -> list[str]:
@@ -73,12 +80,19 @@ class SegmentationItem:
         for layer, entry in zip(self._layers, entries, strict=True):
             gone = {row["label"] for row in entry["labels"] if row["target_mm3"] == 0}
             lost += [self._segmentName(k) for k, value in layer.values.items() if value in gone]
+        found = []
+        if self._withoutSurfaces:
+            found.append(
+                f"'{self.node.GetName()}' is large: press Show 3D in the module Segmentations to "
+                "see it in 3-D."
+            )
         if not lost:
-            return []
+            return found
         names = ", ".join(f"'{name}'" for name in lost[:5]) + (" ..." if len(lost) > 5 else "")
         return [
+            *found,
             f"{names} of '{self.node.GetName()}' left no voxel in '{request.target.GetName()}': "
-            "outside of it, or too thin for its voxels."
+            "outside of it, or too thin for its voxels.",
         ]
 
     def _segmentName(self, identifier: str) -> str:
