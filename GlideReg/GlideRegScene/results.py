@@ -12,6 +12,9 @@ from .colors import RANGE, jacobianColors
 from .inputs import LandmarkPairs, Request, landmarkPairs, worldMatrix
 from .landmarks import addLandmarkPlot, addLandmarkTable, landmarkErrors
 from .nodes import CreatedNodes, isInScene
+from .regions import FIXED_ROLE as FIXED_REGIONS_ROLE
+from .regions import MOVING_ROLE as MOVING_REGIONS_ROLE
+from .regions import RegionFiles, addRegions, readRegions
 from .transforms import ATTRIBUTE, gridTransform, isOurs, rasMatrix
 
 JACOBIAN_ROLE = "GlideRegJacobian"
@@ -35,6 +38,8 @@ class ResultNodes:
     uncertainty: object = None
     landmarkTable: object = None
     landmarkPlot: object = None
+    fixedRegions: object = None
+    movingRegions: object = None
     report: dict = field(default_factory=dict)
     created: list = field(default_factory=list)
 
@@ -48,6 +53,7 @@ class ResultFiles:
     jacobian: sitk.Image
     report: dict
     uncertainty: sitk.Image | None = None
+    regions: RegionFiles | None = None
 
 
 def readFiles(folder: Path) -> ResultFiles:
@@ -57,7 +63,7 @@ def readFiles(folder: Path) -> ResultFiles:
     estimated = folder / "uncertainty.mha"
     uncertainty = sitk.ReadImage(str(estimated)) if estimated.is_file() else None
     images = (sitk.ReadImage(str(folder / f"{name}.mha")) for name in names)
-    return ResultFiles(*images, report, uncertainty)
+    return ResultFiles(*images, report, uncertainty, readRegions(folder))
 
 
 def importResults(
@@ -92,6 +98,9 @@ def importResults(
         if files.uncertainty is not None:
             name = f"Expected error (mm) {label}"
             result.uncertainty = _uncertaintyVolume(files.uncertainty, name, created)
+        if files.regions is not None:
+            volumes = (request.fixedVolume, request.movingVolume)
+            result.fixedRegions, result.movingRegions = addRegions(files.regions, *volumes, created)
         _fillWarped(warped, files.warped, request, fixedMatrix)
         _fillTransform(transform, files, request)
         _setReferences(transform, result)
@@ -131,9 +140,12 @@ def _setReferences(transform, result: ResultNodes) -> None:
         transform.SetNodeReferenceID(role, None)
     transform.SetNodeReferenceID(WARPED_ROLE, result.warpedVolume.GetID())
     transform.SetNodeReferenceID(JACOBIAN_ROLE, result.jacobian.GetID())
-    uncertainty = result.uncertainty
-    identifier = uncertainty.GetID() if uncertainty is not None else None
-    transform.SetNodeReferenceID(UNCERTAINTY_ROLE, identifier)
+    for role, node in (
+        (UNCERTAINTY_ROLE, result.uncertainty),
+        (FIXED_REGIONS_ROLE, result.fixedRegions),
+        (MOVING_REGIONS_ROLE, result.movingRegions),
+    ):
+        transform.SetNodeReferenceID(role, node.GetID() if node is not None else None)
 
 
 def _group(result: ResultNodes, request: Request, label: str, created: CreatedNodes) -> None:
@@ -147,6 +159,8 @@ def _group(result: ResultNodes, request: Request, label: str, created: CreatedNo
         result.uncertainty,
         result.landmarkTable,
         result.landmarkPlot,
+        result.fixedRegions,
+        result.movingRegions,
     ):
         if node is not None:
             created.moveInto(folder, node)
@@ -157,12 +171,13 @@ def _earlierResults(transform) -> list:
     roles = (JACOBIAN_ROLE, UNCERTAINTY_ROLE, TABLE_ROLE, PLOT_ROLE)
     nodes = [transform.GetNodeReference(role) for role in roles]
     jacobian, uncertainty, _, chart = nodes
-    for volume in (jacobian, uncertainty):
-        if volume is not None:
-            nodes += [volume.GetDisplayNode(), volume.GetStorageNode()]
+    regions = [transform.GetNodeReference(r) for r in (FIXED_REGIONS_ROLE, MOVING_REGIONS_ROLE)]
+    for shown in (jacobian, uncertainty, *regions):
+        if shown is not None:
+            nodes += [shown.GetDisplayNode(), shown.GetStorageNode()]
     if chart is not None:
         nodes += [chart.GetNthPlotSeriesNode(k) for k in range(chart.GetNumberOfPlotSeriesNodes())]
-    return [node for node in nodes if node is not None]
+    return [node for node in (*nodes, *regions) if node is not None]
 
 
 def _output(existing, created: CreatedNodes, className: str, name: str):

@@ -58,7 +58,7 @@ class SegmentationItem:
         new.SetReferenceImageGeometryParameterFromVolumeNode(request.target)
         homes, cost = {}, 0
         for layer, image in zip(self._layers, carried, strict=True):
-            shared = _orientedImage(image)
+            shared = orientedImage(image)
             cost += len(layer.values) * shared.GetNumberOfPoints()
             homes.update({key: (shared, value) for key, value in layer.values.items()})
         for identifier in source.GetSegmentIDs():
@@ -155,7 +155,7 @@ def _write(layer: _Layer, path: Path) -> None:
     sitk.WriteImage(straightened(image, labels=True), str(path))
 
 
-def _orientedImage(image: sitk.Image):
+def orientedImage(image: sitk.Image):
     """A label map as Slicer's oriented image data, cut to what is labeled."""
     oriented = slicer.vtkOrientedImageData()
     voxels = sitk.GetArrayViewFromImage(image)
