@@ -154,11 +154,12 @@ def test_the_legend_names_the_colors_as_they_are(finished: OpenModule) -> None:
         colors.GetColor(index, rgba)
         return rgba[:3]
 
-    folded, low, middle, high = (color(index) for index in (0, 1, last // 2, last))
+    least, most = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    one = round((1 - least) / (most - least) * last)
+    folded, low, middle, high = (color(index) for index in (0, 1, one, last))
     assert folded == [1, 0, 1], "magenta"
     assert max(low) == low[2] and max(high) == high[0], "blue is low, red is high"
     assert min(middle) > 0.9, "white is no change"
-    assert (display.GetWindowLevelMin() + display.GetWindowLevelMax()) / 2 == 1
     text = finished.ui.jacobianLegend.text
     assert text.index("blue") < text.index("below 1") < text.index("red") < text.index("above 1")
     assert "magenta</span>: folded" in text
