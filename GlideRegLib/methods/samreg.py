@@ -37,7 +37,7 @@ from .frame import Problem, Solution, run
 
 #: (expected IoU, stability) at least, by the prompts that the decoder was trained on: the paper's
 #: for points; LiteMedSAM is less sure of itself, and its good masks on CT lie above these.
-_QUALITY = {"points": (0.9, 0.9), "boxes": (0.7, 0.65)}
+_QUALITY = {"points": (0.9, 0.9), "boxes": (0.6, 0.55)}
 #: Sizes of the working grid are multiples of this: for the field, and for slices of 16 voxels.
 _MULTIPLE = 16
 #: Share of the method's time that finding the regions takes.
@@ -101,6 +101,10 @@ class Options:
             found.append("poolings are 16, 8, 4, 2 or 1, from coarse to fine")
         return found
 
+    def pairing_rules(self) -> PairingRules:
+        pair = (self.similarity, self.reach_mm, self.centered)
+        return PairingRules(self.link_overlap, self.slices, *pair)
+
     def proposal_rules(self, prompts: str) -> ProposalRules:
         """With the thresholds that suit a decoder trained on ``prompts``."""
         given, suited = (self.predicted_iou, self.stability), _QUALITY[prompts]
@@ -138,15 +142,9 @@ def _solve(problem: Problem, fixed: Volume, moving: Volume) -> tuple[Solution, R
     finder = RegionFinder(
         segmenter, prepared, problem.settings.features, options.slice_mm, problem.progress
     )
-    pairing = PairingRules(
-        options.link_overlap,
-        options.slices,
-        options.similarity,
-        options.reach_mm,
-        options.centered,
-    )
     rules = options.proposal_rules(segmenter.prompts)
-    found = finder.find(rules, pairing, lambda s: problem.progress.update(_FINDING * s))
+    detected = finder.detect(rules, lambda s: problem.progress.update(_FINDING * s))
+    found = finder.pair(detected, options.pairing_rules())
     if not found.similarities:
         raise MethodError(
             f"SAMReg found {found.counts[0]} regions in the fixed and {found.counts[1]} in the "

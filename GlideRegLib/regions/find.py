@@ -58,6 +58,16 @@ class FoundRegions:
         return torch.stack([fill(r, self.pixels, index) for r in regions]) if regions else empty
 
 
+@dataclass(frozen=True)
+class Detected:
+    """Of the fixed and the moving image: features (256, slices, h, w) float16, bodies bool
+    (slices, H, W), and the masks (N, H, W) of each slice, on the CPU."""
+
+    features: tuple[Tensor, Tensor]
+    bodies: tuple[Tensor, Tensor]
+    slices: tuple[list[Tensor], list[Tensor]]
+
+
 class RegionFinder:
     """Finds and pairs the regions of a prepared pair."""
 
@@ -80,29 +90,31 @@ class RegionFinder:
         self._pixels = _finer(self._plan.cells, _FINER)
         self._quiet = Progress(should_cancel=progress.cancel_wanted)
 
-    def find(
-        self, proposals: ProposalRules, pairing: PairingRules, report: Callable[[float], None]
-    ) -> FoundRegions:
-        """The pairs; ``report`` is given the share that is done. Raises Cancelled."""
+    def detect(self, rules: ProposalRules, report: Callable[[float], None]) -> Detected:
+        """The masks of all slices of both images; ``report`` is given the share that is done.
+
+        Raises Cancelled.
+        """
         prepared = self._prepared
-        features, bodies, found = [], [], []
+        found: list[tuple[Tensor, Tensor, list[Tensor]]] = []
         for k, (image, mask) in enumerate(
             ((prepared.fixed, prepared.fixed_mask), (prepared.moving, prepared.moving_mask))
         ):
             report(0.5 * k)
-            features.append(self._encode(image, mask))
-            bodies.append(self._body(mask))
-            report(0.5 * k + 0.1)
+            features = self._encode(image, mask)
+            body = self._body(mask)
+            slices = self._segment(features, body, rules, lambda s, k=k: report(0.5 * (k + s)))
+            found.append((features, body, slices))
+        first, second = found
+        return Detected(*zip(first, second, strict=True))
 
-            def part(share: float, k: int = k) -> None:
-                report(0.5 * k + 0.1 + 0.4 * share)
-
-            slices = self._segment(features[-1], bodies[-1], proposals, part)
-            found.append(link_slices(slices, pairing.overlap, pairing.slices))
-        mean = self._mean(features, bodies) * float(pairing.centered)
-        for regions, volume in zip(found, features, strict=True):
-            describe(regions, volume, mean, self._pixels)
-        pairs = pair_regions(*found, pairing.similarity, pairing.reach_mm)
+    def pair(self, detected: Detected, rules: PairingRules) -> FoundRegions:
+        """Links the masks to regions and pairs these."""
+        found = [link_slices(slices, rules.overlap, rules.slices) for slices in detected.slices]
+        mean = self._mean(detected.features, detected.bodies) * float(rules.centered)
+        for regions, features in zip(found, detected.features, strict=True):
+            describe(regions, features, mean, self._pixels)
+        pairs = pair_regions(*found, rules.similarity, rules.reach_mm)
         return FoundRegions(
             [found[0][i] for i, _, _ in pairs],
             [found[1][j] for _, j, _ in pairs],
@@ -147,7 +159,7 @@ class RegionFinder:
             slices.append(masks.cpu())
         return slices
 
-    def _mean(self, features: list[Tensor], bodies: list[Tensor]) -> Tensor:
+    def _mean(self, features: tuple[Tensor, Tensor], bodies: tuple[Tensor, Tensor]) -> Tensor:
         """The mean feature (C,) in both bodies."""
         total, count = torch.zeros(features[0].shape[0]), 0
         for volume, body in zip(features, bodies, strict=True):

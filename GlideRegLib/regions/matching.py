@@ -15,9 +15,9 @@ def pair_regions(
 ) -> list[tuple[int, int, float]]:
     """(number in ``fixed``, number in ``moving``, similarity) of all pairs, most similar first.
 
-    Similarity is the cosine of the prototypes. Of all ways to pair one to one it takes the one with
-    the largest sum of similarities above ``threshold``; centers farther apart than ``reach_mm`` are
-    no pair (0: any distance).
+    Similarity is the cosine of the prototypes. A pair gains what its similarity exceeds
+    ``threshold`` by; of all ways to pair one to one that with the largest gain is taken. Centers
+    farther apart than ``reach_mm`` are no pair (0: any distance).
     """
     if not fixed or not moving:
         return []
