@@ -27,10 +27,11 @@ def expected_seconds(
     """Seconds on the CPU for a fixed image of that size (x, y, z), or None when nothing is known.
 
     ``settings`` are plain values as of :meth:`Settings.to_dict`. Loaded machines need up to twice
-    as long. Nothing is known for CUDA: it was never measured. Raises SettingsError.
+    as long. Nothing is known for CUDA and for other methods: they were never measured. Raises
+    SettingsError.
     """
     chosen = Settings.from_dict(settings)
-    if cuda and chosen.device != "cpu":
+    if chosen.method != "glide" or (cuda and chosen.device != "cpu"):
         return None
     spacing = chosen.grid.spacing_mm
     volume = extent_mm[0] * extent_mm[1] * extent_mm[2]

@@ -3,10 +3,18 @@
 import pathlib
 from functools import partial
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
-from GlideRegScene.parameters import ENCODERS, Features, Preset, Solver
+from GlideRegScene.parameters import (
+    ENCODERS,
+    METHODS,
+    METHODS_WITH_ENCODER,
+    Features,
+    Preset,
+    Solver,
+)
 
 from .section import Section
 
@@ -17,6 +25,7 @@ CHIPS = {
 }
 #: What the button Defaults puts back.
 ADVANCED = [
+    "method",
     "features",
     "encoder",
     "weightsFile",
@@ -39,7 +48,9 @@ ADVANCED = [
     "divergence",
 ]
 #: What takes no part with the preset Paper or without an encoder, by parameter.
-_ENCODER_WIDGETS = ["weightsFileEdit", "allowUnverifiedCheck", "reductionCombo"]
+_ENCODER_WIDGETS = ["weightsFileEdit", "allowUnverifiedCheck"]
+#: What only GLIDE-Reg knows.
+_OWN_WIDGETS = ["featuresCombo", "paperCheck", "iterationsBox", "gaussNewtonGroup", "adamGroup"]
 
 
 class MethodSection(Section):
@@ -58,6 +69,7 @@ class MethodSection(Section):
         super().bind(parameters)
         if parameters is not None:
             self._nameEncoders()
+            self._nameMethods()
 
     def choose(self, preset: Preset) -> None:
         """Takes a preset, whatever was chosen before."""
@@ -77,14 +89,23 @@ class MethodSection(Section):
         self._set(self.ui.paperCheck, "checked", paper)
         self._set(self.ui.weightsFileEdit, "currentPath", self._weightsText())
         adam = paper or self.parameters.solver is Solver.ADAM
-        self.ui.solverCombo.enabled = not paper  # the paper has one solver
+        own = self.parameters.method == "glide"
+        for name in _OWN_WIDGETS:
+            getattr(self.ui, name).enabled = own
+        self.ui.solverCombo.enabled = own and not paper  # the paper has one solver
         self.ui.gaussNewtonGroup.visible = not adam
         self.ui.adamGroup.visible = adam
         self.ui.vaeGroup.visible = paper
+        self._updateEncoder(own)
+
+    def _updateEncoder(self, own: bool) -> None:
         hasGlobal = self.parameters.features is not Features.LOCAL
-        self.ui.encoderCombo.enabled = hasGlobal
+        encodes = hasGlobal if own else self.parameters.method in METHODS_WITH_ENCODER
+        self.ui.encoderCombo.enabled = encodes
+        encodes = encodes and self.parameters.encoder != "none"
         for name in _ENCODER_WIDGETS:
-            getattr(self.ui, name).enabled = hasGlobal and self.parameters.encoder != "none"
+            getattr(self.ui, name).enabled = encodes
+        self.ui.reductionCombo.enabled = encodes and own
 
     def restoreDefaults(self) -> None:
         """Puts everything under Advanced back; Fast, Standard and Fine stay as they are."""
@@ -116,6 +137,18 @@ class MethodSection(Section):
             words[f"sam2.1_hiera_{size}"] = f"SAM 2.1 {size.replace('_', ' ')}"
         for index, name in enumerate(ENCODERS):
             self.ui.encoderCombo.setItemText(index, words.get(name, name))
+
+    def _nameMethods(self) -> None:
+        """Titles; what is not on this computer stays in the list, with how to get it."""
+        from GlideRegLib.methods import find
+
+        for index, name in enumerate(METHODS):
+            method = find(name)
+            missing = method.missing()
+            title = _("{method} (not installed)").format(method=method.title)
+            self.ui.methodCombo.setItemText(index, title if missing else method.title)
+            tip = method.paper if missing is None else f"{missing}\n\n{method.paper}"
+            self.ui.methodCombo.setItemData(index, tip, qt.Qt.ToolTipRole)
 
     @staticmethod
     def _set(widget, name: str, value) -> None:

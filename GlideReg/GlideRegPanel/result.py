@@ -71,8 +71,8 @@ class ResultSection(Section):
             time=wording.secondsTaken(summary["seconds"]), device=_DEVICES.get(device, device)
         )
         encoder = summary["encoder"]["name"]
-        self.ui.encoderUsedValue.text = _("{preset}, {encoder}, {modality}").format(
-            preset=summary["preset"].capitalize(),
+        self.ui.encoderUsedValue.text = _("{method}, {encoder}, {modality}").format(
+            method=_methodUsed(summary),
             encoder=_("no encoder") if encoder == "none" else encoder,
             modality=summary["modality"].upper(),
         )
@@ -86,6 +86,16 @@ class ResultSection(Section):
         """Table and plot of the landmark errors, in a layout that has both."""
         if self.transform is not None:
             shown.showTableAndPlot(self.transform)
+
+
+def _methodUsed(summary: dict) -> str:
+    """The preset of our own method; the name of another one, whose presets say only the grid."""
+    name = summary.get("method", "glide")  # results of the first versions had no other
+    if name == "glide":
+        return summary["preset"].capitalize()
+    from GlideRegLib.methods import find
+
+    return find(name).title
 
 
 def _summary(transform) -> dict | None:

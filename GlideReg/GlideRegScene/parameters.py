@@ -27,6 +27,25 @@ ENCODERS = [
     "mobile_sam",
     "lite_medsam",
 ]
+#: Methods by their library names; GLIDE-Reg's variants are chosen by features and reduction.
+METHODS = [
+    "glide",
+    "convexadam",
+    "samconvex",
+    "samreg",
+    "dinoreg",
+    "dinoreg-sam",
+    "unigradicon",
+    "unigradicon-io",
+    "ants",
+    "elastix",
+    "fireants",
+    "niftyreg",
+    "deeds",
+    "corrfield",
+]
+#: Methods that look at slices through the encoder that the user chose.
+METHODS_WITH_ENCODER = ("glide", "samconvex", "samreg", "dinoreg-sam")
 
 
 class _Labeled(enum.Enum):
@@ -141,6 +160,7 @@ class GlideRegParameterNode:
     transform: vtkMRMLTransformNode
     # Method
     preset: Preset = Preset.STANDARD
+    method: Annotated[str, Choice(METHODS)] = "glide"
     features: Features = Features.BOTH
     reduction: Reduction = Reduction.DYNAMIC
     encoder: Annotated[str, Choice(ENCODERS)] = "auto"
@@ -207,9 +227,13 @@ class GlideRegParameterNode:
 def settingsFromParameters(parameters: GlideRegParameterNode) -> dict:
     """The library's settings as plain values: the preset with what the user changed.
 
-    Raises the library's SettingsError, one sentence with every value that cannot be used.
+    Raises the library's SettingsError, one sentence with every value that cannot be used, or with
+    what the method needs and this computer lacks.
     """
+    from GlideRegLib.methods import find
     from GlideRegLib.settings import Settings
+
+    find(parameters.method).require()
 
     preset = Settings.preset(parameters.preset.value)
     paper = parameters.preset is Preset.PAPER
@@ -232,6 +256,7 @@ def settingsFromParameters(parameters: GlideRegParameterNode) -> dict:
         refine["adam_iterations"] = parameters.iterations
     data = {
         "preset_name": parameters.preset.value,
+        "method": parameters.method,
         "modality": parameters.modality.value,
         "device": parameters.device.value,
         "threads": parameters.threads,

@@ -202,6 +202,7 @@ def summary(report: dict) -> dict:
         "seconds": report["cost"]["seconds"]["total"],
         "modality": report["modality"],
         "preset": provenance["settings"]["preset_name"],
+        "method": provenance["settings"]["method"],
         "versions": provenance["versions"],
         "device": provenance["device"],
     }

@@ -238,13 +238,35 @@ def test_advanced_shows_what_the_solver_and_the_features_use(module: OpenModule)
     assert not ui.encoderCombo.enabled
 
 
+def test_a_method_of_the_literature_is_chosen_and_says_what_it_needs(
+    module: OpenModule, pair: Any
+) -> None:
+    from GlideRegLib.methods import METHODS, find
+    from GlideRegScene.parameters import METHODS as CHOICES
+
+    assert [name for name in METHODS if not name.startswith("glide-")] == CHOICES
+    module.choose(pair)
+    module.openSection("advancedSection")
+    module.pick("methodCombo", "ConvexAdam")
+    assert module.logic.requestFrom(module.parameters).settings["method"] == "convexadam"
+    ui = module.ui
+    assert not any(w.enabled for w in (ui.featuresCombo, ui.encoderCombo, ui.solverCombo))
+    module.pick("methodCombo", "SAMConvex (with our features)")
+    assert ui.encoderCombo.enabled and not ui.reductionCombo.enabled
+    module.pick("methodCombo", "DINO-Reg (not installed)")
+    assert not ui.applyButton.enabled and find("dinoreg").missing() in ui.applyButton.toolTip
+    module.click("defaultsButton")
+    assert ui.methodCombo.currentText == "GLIDE-Reg" and ui.applyButton.enabled
+
+
 def test_defaults_puts_everything_advanced_back(module: OpenModule) -> None:
     module.click("fastButton")
     module.openSection("advancedSection")
     parameters = module.parameters
     before = {name: parameters.getValue(name) for name in parameters.allParameters}
     module.click("paperCheck")
-    changes = {"encoder": "none", "spacing": 3.0, "iterations": 7, "threads": 2, "seed": 5}
+    changes = {"method": "convexadam", "encoder": "none", "spacing": 3.0, "iterations": 7}
+    changes |= {"threads": 2, "seed": 5}
     changes |= {"alpha": 1.0, "beta": 2.0, "bendingFactor": 3.0, "adamAlpha": 4.0}
     changes |= {"adamBeta": 5.0, "adamBending": 6.0, "reconstruction": 7.0, "divergence": 8.0}
     changes |= {"allowUnverified": True, "weightsFile": pathlib.Path("/data/weights.pt")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -106,6 +107,17 @@ def test_register_returns_a_transform_that_finds_the_shift_both_ways(pair, tempo
     assert {"Reading", "Refining", "Saving"} <= {update.stage for update in updates}
     assert any(update.secondsLeft is not None for update in updates)
     assert list(temporary.iterdir()) == []
+
+
+def test_a_method_of_the_literature_gives_the_same_kind_of_result(pair) -> None:
+    fixed, moving, shift = pair
+    settings = {**LOCAL, "method": "convexadam"}
+    node = GlideRegLogic().register(fixed, moving, preset="fast", settings=settings)
+    points = np.array([[30.0, -20.0, 10.0], [60.0, -10.0, 5.0]])  # LPS
+    moved = transforms.fixedToMoving(node, points)
+    assert np.linalg.norm(moved - points - shift * (-1, -1, 1), axis=1).max() < 1.0
+    np.testing.assert_allclose(transforms.movingToFixed(node, moved), points, atol=1e-3)
+    assert json.loads(node.GetAttribute(transforms.ATTRIBUTE))["method"] == "convexadam"
 
 
 def test_what_is_seen_is_what_is_registered_also_under_transforms(pair) -> None:
