@@ -71,9 +71,9 @@ class Options:
     reach_mm: float = 60.0
     dense: bool = True
     poolings: tuple[int, ...] = (8, 4)
-    iterations: int = 100
-    learning_rate: float = 0.1
-    smoothness: float = 0.1
+    iterations: int = 50
+    learning_rate: float = 0.05
+    smoothness: float = 30.0
 
     def problems(self) -> list[str]:
         limits = {

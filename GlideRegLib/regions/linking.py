@@ -84,7 +84,8 @@ def describe(regions: list[Region], features: Tensor, mean: Tensor, pixels: Grid
 
 
 def fill(region: Region, pixels: Grid, index: Tensor) -> Tensor:
-    """A region as a bool mask (Z, Y, X) on a finer grid whose index on ``pixels`` is ``index``.
+    """A region as a bool mask (Z, Y, X) on a grid with the same axes, whose index on ``pixels`` is
+    ``index`` (3, Z, Y, X).
 
     Between the slices it is interpolated by the distance to its border; it ends half a slice beyond
     its first and last ones.
@@ -101,8 +102,11 @@ def fill(region: Region, pixels: Grid, index: Tensor) -> Tensor:
         if low <= end < pixels.size[2] and end != neighbor:
             distance[end - low] = -distance[neighbor - low].abs()
     part = pixels.padded((0, 0, -low), (0, 0, low + len(distance) - pixels.size[2]))
-    shifted = index.clone()
+    # The two grids have the same axes, so whole slices lie outside.
+    height = index[2, :, 0, 0] - low
+    near = (height > -0.5) & (height < len(distance) - 0.5)
+    shifted = index[:, near].clone()
     shifted[2] -= low
-    near = (shifted[2] > -0.5) & (shifted[2] < len(distance) - 0.5)
-    values = part.sample(distance[None].to(index.device), shifted)[0]
-    return (values > 0) & near
+    filled = torch.zeros(index.shape[1:], dtype=torch.bool, device=index.device)
+    filled[near] = part.sample(distance[None].to(index.device), shifted)[0] > 0
+    return filled
