@@ -85,5 +85,5 @@ def _facts(volume: Volume, count: int) -> list[tuple[float, tuple[float, float, 
             continue
         middle = np.array([[axis[k] / n for axis in sums]])
         x, y, z = (round(float(v), 2) for v in volume.grid.to_physical(middle)[0])
-        found.append((round(n * voxel_ml, 3), (x, y, z)))
+        found.append((round(float(n) * voxel_ml, 3), (x, y, z)))
     return found
