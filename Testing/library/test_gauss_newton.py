@@ -11,6 +11,8 @@ from scipy import ndimage
 from GlideRegLib.errors import Cancelled
 from GlideRegLib.field import jacobian_determinant
 from GlideRegLib.geometry import Grid, index_tensor
+from GlideRegLib.optimize import data_term
+from GlideRegLib.optimize.data_term import UPPER
 from GlideRegLib.optimize.energy import (
     MEMBRANE,
     FeaturePair,
@@ -19,13 +21,11 @@ from GlideRegLib.optimize.energy import (
     roughness,
 )
 from GlideRegLib.optimize.gauss_newton import (
-    _UPPER,
     DAMPING,
     GaussNewton,
     NormalEquations,
-    _Lookup,
-    _Table,
 )
+from GlideRegLib.optimize.lookup import Lookup, Table
 from GlideRegLib.optimize.warping import pool, resize_displacement, warp
 
 TINY = (4, 3, 5)
@@ -59,7 +59,7 @@ def dense_system(equations: NormalEquations) -> np.ndarray:
     voxels = int(np.prod(shape))
     first = dense_laplacian(shape)
     system = np.kron(np.eye(3), equations.bending * (first @ first + MEMBRANE * first))
-    for entry, (i, j) in zip(equations.matrix.double().numpy(), _UPPER, strict=True):
+    for entry, (i, j) in zip(equations.matrix.double().numpy(), UPPER, strict=True):
         for a, b in {(i, j), (j, i)}:
             block = slice(a * voxels, (a + 1) * voxels), slice(b * voxels, (b + 1) * voxels)
             system[block] += np.diag(entry.ravel())
@@ -68,7 +68,7 @@ def dense_system(equations: NormalEquations) -> np.ndarray:
 
 def random_equations(shape: tuple[int, int, int] = TINY, bending: float = 0.4) -> NormalEquations:
     gradients = noise(4, 3, *shape)
-    matrix = torch.stack([(gradients[:, i] * gradients[:, j]).sum(0) for i, j in _UPPER])
+    matrix = torch.stack([(gradients[:, i] * gradients[:, j]).sum(0) for i, j in UPPER])
     matrix[[0, 3, 5]] += DAMPING
     return NormalEquations(matrix, noise(3, *shape, seed=1), bending)
 
@@ -141,7 +141,7 @@ def test_looking_up_is_linear_interpolation_with_replicated_borders(
     shape: tuple, scale: float
 ) -> None:
     values, u = noise(3, *shape), scale * noise(3, *shape, seed=1)
-    found = _Table(values).sample(_Lookup(u, 0, shape)).T.reshape(3, *shape)
+    found = Table(values).sample(Lookup(u, 0, shape))
     position = (index_tensor(shape) + u).flip(0).numpy()
     for channel in range(3):
         expected = ndimage.map_coordinates(
@@ -153,16 +153,20 @@ def test_looking_up_is_linear_interpolation_with_replicated_borders(
 
 def test_looking_up_a_slab_is_a_part_of_looking_up_all() -> None:
     shape = (9, 5, 6)
-    table, u = _Table(noise(2, *shape)), noise(3, *shape, seed=1)
-    whole = table.sample(_Lookup(u, 0, shape)).view(*shape, 2)
-    part = table.sample(_Lookup(u[:, 3:7], 3, shape)).view(4, 5, 6, 2)
-    torch.testing.assert_close(part, whole[3:7])
+    table, u = Table(noise(2, *shape)), noise(3, *shape, seed=1)
+    whole = table.sample(Lookup(u, 0, shape))
+    part = table.sample(Lookup(u[:, 3:7], 3, shape))
+    torch.testing.assert_close(part, whole[:, 3:7])
 
 
-def test_the_equations_of_a_step_equal_their_definition_for_any_slabs() -> None:
+@pytest.mark.parametrize("slices", [1, 2, 4, 10, 20])
+def test_the_equations_of_a_step_equal_their_definition_for_any_slabs(
+    slices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A = sum a w g g' + damping, right = -(sum a w g r + lambda B u); g is the mean of the central
     differences of the fixed and the warped features; w is 0 where x + u(x) leaves the grid."""
     shape = (11, 6, 7)  # not a multiple of the slab
+    monkeypatch.setitem(data_term._SLAB_VOXELS, "cpu", slices * 6 * 7)
     pairs = [
         FeaturePair(noise(2, *shape, seed=1), noise(2, *shape, seed=2), 0.7),
         FeaturePair(noise(3, *shape, seed=3), noise(3, *shape, seed=4), 2.0),
@@ -185,7 +189,7 @@ def test_the_equations_of_a_step_equal_their_definition_for_any_slabs() -> None:
             right -= pair.weight * trust * gradient * residual
             matrix += pair.weight * trust * gradient[:, None] * gradient[None]
     right -= 0.3 * roughness(u).numpy()
-    for entry, (i, j) in zip(found.matrix.numpy(), _UPPER, strict=True):
+    for entry, (i, j) in zip(found.matrix.numpy(), UPPER, strict=True):
         np.testing.assert_allclose(entry, matrix[i, j] + (DAMPING if i == j else 0), atol=1e-4)
     np.testing.assert_allclose(found.right.numpy(), right, atol=1e-4)
     assert found.bending == 0.3
@@ -384,9 +388,13 @@ def test_a_wish_to_cancel_is_heard_inside_a_step(known_pair: FeaturePair) -> Non
 # --- features finer than the field ----------------------------------------------------------------
 
 
-def test_finer_features_give_each_field_voxel_the_mean_of_their_equations() -> None:
+@pytest.mark.parametrize("slices", [2, 4, 8, 20])
+def test_finer_features_give_each_field_voxel_the_mean_of_their_equations(
+    slices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The energy is a mean over voxels; one field voxel of motion is two of the features'."""
     shape, field = (12, 8, 10), (6, 4, 5)
+    monkeypatch.setitem(data_term._SLAB_VOXELS, "cpu", slices * 8 * 10)
     pair = FeaturePair(noise(3, *shape, seed=1), noise(3, *shape, seed=2), 0.7)
     weight = torch.rand(shape, generator=torch.Generator().manual_seed(5))
     u = 0.3 * noise(3, *field, seed=7)
