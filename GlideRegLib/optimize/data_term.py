@@ -14,7 +14,7 @@ import torch
 
 from .energy import FeaturePair
 from .lookup import Lookup, Table
-from .warping import pool
+from .warping import pool, resize_displacement, warp
 
 #: The six entries of a symmetric 3x3 matrix, components x, y, z.
 UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
@@ -60,26 +60,37 @@ class DataTerm:
         self._check = check
         self._weight = weight
         self._groups = [_prepared(pair) for pair in pairs]
-        uniform = moving_weight is None or bool((moving_weight == 1).all())
-        self._moving_weight = None if uniform else Table(moving_weight[None])
+        self._moving_weight = None
+        if moving_weight is not None:
+            self._moving_weight = pool(moving_weight[None], finer)
 
     def replace(self, group: int, pair: FeaturePair) -> None:
         """Exchanges the features of one group (after the reduction was updated)."""
         self._groups[group] = _prepared(pair)
 
-    def add(self, displacement: torch.Tensor, matrix: torch.Tensor, right: torch.Tensor) -> None:
-        """Adds A (6, Z, Y, X) and b (3, Z, Y, X) at a displacement (3, Z, Y, X) to the field's
-        grid; the displacement lives on the features' grid, in its voxels."""
-        for slab in self._slabs(displacement):
+    def sums(self, displacement: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A (6, Z, Y, X) and b (3, Z, Y, X) on the field's grid at a displacement on it (3, Z, Y,
+        X), all in its voxels."""
+        matrix = displacement.new_zeros((6, *displacement.shape[1:]))
+        right = displacement.new_zeros((3, *displacement.shape[1:]))
+        on_features = displacement
+        if self._finer > 1:
+            on_features = resize_displacement(displacement, self.shape)
+        for slab in self._slabs(on_features):
             rows = slice(slab.start // self._finer, slab.stop // self._finer)
-            sums = displacement.new_zeros((9, slab.stop - slab.start, *self.shape[1:]))
+            products = displacement.new_zeros((9, slab.stop - slab.start, *self.shape[1:]))
             for (alpha, fixed, _), warped in zip(self._groups, slab.warped, strict=True):
-                _add_products(sums, warped, fixed[:, slab.outer], slab, alpha)
-            sums.mul_(slab.trust[slab.inner])
+                _add_products(products, warped, fixed[:, slab.outer], slab, alpha)
+            products.mul_(slab.trust[slab.inner])
             # A step of one field voxel is `finer` voxels here; each field voxel gets the mean.
-            sums = pool(sums, self._finer)
-            matrix[:, rows].add_(sums[:6], alpha=self._finer**2)
-            right[:, rows].add_(sums[6:], alpha=self._finer)
+            products = pool(products, self._finer)
+            torch.mul(products[:6], self._finer**2, out=matrix[:, rows])
+            torch.mul(products[6:], self._finer, out=right[:, rows])
+        if self._moving_weight is not None:
+            trust = warp(self._moving_weight, displacement)
+            matrix.mul_(trust)
+            right.mul_(trust)
+        return matrix, right
 
     def _slabs(self, displacement: torch.Tensor) -> Iterator[_Slab]:
         """The slabs in order. Each voxel is looked up once: the two last slices of a slab, which
@@ -106,12 +117,11 @@ class DataTerm:
         trust = lookup.inside[None]
         if self._weight is not None:
             trust = trust * self._weight[first : first + displacement.shape[1]]
-        if self._moving_weight is not None:
-            trust = trust * self._moving_weight.sample(lookup)
-        found = [table.sample(lookup) for _, _, table in self._groups] + [trust]
+        tables = [table for _, _, table in self._groups]
         if before is None:
-            return found
-        return [torch.cat(parts, dim=1) for parts in zip(before, found, strict=True)]
+            return [table.sample(lookup) for table in tables] + [trust]
+        found = [table.sample(lookup, old) for table, old in zip(tables, before, strict=False)]
+        return [*found, torch.cat((before[-1], trust), dim=1)]
 
     def _slices_at_once(self, device: str) -> int:
         wanted = _SLAB_VOXELS[device] // (self.shape[1] * self.shape[2])

@@ -16,7 +16,7 @@ import torch
 from .data_term import UPPER, DataTerm
 from .energy import ROUGHNESS_DIAGONAL, FeaturePair, roughness
 from .point_term import PointEquations, PointTerm
-from .warping import compose, exponentiate, resize_displacement
+from .warping import compose, exponentiate
 
 #: Added to the diagonal of the normal equations (cost per voxel^2), for voxels without structure.
 DAMPING = 1e-3
@@ -121,12 +121,7 @@ class GaussNewton:
 
     def _assemble(self, displacement: torch.Tensor) -> NormalEquations:
         """The normal equations of a step from a displacement."""
-        matrix = displacement.new_zeros((6, *displacement.shape[1:]))
-        right = displacement.new_zeros((3, *displacement.shape[1:]))
-        on_features = displacement
-        if self._finer > 1:
-            on_features = resize_displacement(displacement, self._data.shape)
-        self._data.add(on_features, matrix, right)
+        matrix, right = self._data.sums(displacement)
         matrix[[0, 3, 5]] += DAMPING
         right.add_(roughness(displacement), alpha=self._bending).neg_()
         if self._points is None:
