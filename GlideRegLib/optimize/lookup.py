@@ -14,7 +14,11 @@ class Table:
     """A volume (C, Z, Y, X) as a table of channel vectors, for trilinear look-ups."""
 
     def __init__(self, values: torch.Tensor) -> None:
-        self._rows = values.reshape(values.shape[0], -1).T.contiguous()
+        self._channels = values.shape[0]
+        rows = values.reshape(self._channels, -1).T
+        if rows.dtype == torch.float32 and self._channels > 8:
+            rows = F.pad(rows, (0, -self._channels % 8))  # odd lengths take three times as long
+        self._rows = rows.contiguous()
 
     def sample(self, lookup: Lookup, before: torch.Tensor | None = None) -> torch.Tensor:
         """Interpolated values, float32 (C, z, Y, X) of the look-up's slices.
@@ -24,6 +28,7 @@ class Table:
         """
         weights = lookup.weights.T.to(self._rows.dtype, memory_format=torch.contiguous_format)
         found = F.embedding_bag(lookup.rows, self._rows, per_sample_weights=weights, mode="sum")
+        found = found[:, : self._channels]
         known = 0 if before is None else before.shape[1]
         depth, height, width = lookup.shape
         out = weights.new_empty((found.shape[1], known + depth, height, width), dtype=torch.float32)

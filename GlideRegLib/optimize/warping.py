@@ -62,24 +62,25 @@ def box_filter(values: torch.Tensor, times: int = 1) -> torch.Tensor:
 
     Separable additions: about ten times faster than ``avg_pool3d`` on a CPU.
     """
+    dims = [dim for dim in (-3, -2, -1) if values.shape[dim] > 1]
     for _ in range(times):
-        for dim in (-3, -2, -1):
-            values = _box_along(values, values.dim() + dim)
+        for dim in dims:
+            values = _sum_of_three(values, values.dim() + dim)
+        if dims:
+            values.mul_(3.0 ** -len(dims))
     return values
 
 
-def _box_along(values: torch.Tensor, dim: int) -> torch.Tensor:
+def _sum_of_three(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Each value and its two neighbors along an axis of at least two, borders replicated."""
     n = values.shape[dim]
-    if n == 1:
-        return values
     out = torch.empty_like(values)
     inner = out.narrow(dim, 1, n - 2)
-    inner.copy_(values.narrow(dim, 0, n - 2)).add_(values.narrow(dim, 1, n - 2))
-    inner.add_(values.narrow(dim, 2, n - 2)).div_(3)
+    torch.add(values.narrow(dim, 0, n - 2), values.narrow(dim, 1, n - 2), out=inner)
+    inner.add_(values.narrow(dim, 2, n - 2))
     for edge, neighbor in ((0, 1), (n - 1, n - 2)):
         face = out.narrow(dim, edge, 1)
         face.copy_(values.narrow(dim, edge, 1)).mul_(2).add_(values.narrow(dim, neighbor, 1))
-        face.div_(3)
     return out
 
 
