@@ -9,71 +9,17 @@ diffeomorphic as long as the steps are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
-from .data_term import UPPER, DataTerm
-from .energy import ROUGHNESS_DIAGONAL, FeaturePair, roughness
-from .point_term import PointEquations, PointTerm
+from .data_term import DataTerm
+from .energy import FeaturePair, roughness
+from .normal_equations import NormalEquations
+from .point_term import PointTerm
 from .warping import compose, exponentiate
 
 #: Added to the diagonal of the normal equations (cost per voxel^2), for voxels without structure.
 DAMPING = 1e-3
-
-
-
-@dataclass
-class NormalEquations:
-    """A z + lambda roughness z = right, with A (6, Z, Y, X) per voxel and right (3, Z, Y, X).
-
-    ``points`` add what landmark pairs say about z between the voxels.
-    """
-
-    matrix: torch.Tensor
-    right: torch.Tensor
-    bending: float
-    points: PointEquations | None = None
-
-    def multiply(self, z: torch.Tensor) -> torch.Tensor:
-        out = roughness(z).mul_(self.bending)
-        for entry, (i, j) in zip(self.matrix, UPPER, strict=True):
-            out[i].addcmul_(entry, z[j])
-            if i != j:
-                out[j].addcmul_(entry, z[i])
-        if self.points is not None:
-            self.points.multiply_add(z, out)
-        return out
-
-    def solve(
-        self,
-        iterations: int,
-        tolerance: float = 1e-4,
-        check: Callable[[], None] = lambda: None,
-    ) -> torch.Tensor:
-        """Conjugate gradients with the diagonal as preconditioner."""
-        diagonal = self.matrix[[0, 3, 5]]
-        if self.points is not None:
-            self.points.add_diagonal(diagonal)
-        inverse = (diagonal + self.bending * ROUGHNESS_DIAGONAL).reciprocal_()
-        solution = torch.zeros_like(self.right)
-        residual = self.right.clone()
-        conjugate = inverse * residual
-        direction = conjugate.clone()
-        old = first = float((residual * conjugate).sum())
-        for _ in range(iterations):
-            if old <= tolerance * first:
-                break
-            check()
-            product = self.multiply(direction)
-            length = old / max(float((direction * product).sum()), 1e-20)
-            solution.add_(direction, alpha=length)
-            residual.sub_(product, alpha=length)
-            conjugate = inverse * residual
-            new = float((residual * conjugate).sum())
-            direction.mul_(new / old).add_(conjugate)
-            old = new
-        return solution
 
 
 class GaussNewton:
@@ -85,7 +31,7 @@ class GaussNewton:
         bending: float,
         weight: torch.Tensor | None = None,
         moving_weight: torch.Tensor | None = None,
-        cg_iterations: int = 12,
+        cg_iterations: int = 8,
         max_step: float = 1.5,
         check: Callable[[], None] = lambda: None,
         points: PointTerm | None = None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-
 #: Weights (N,) of the lower and the upper neighbor along an axis.
 _Shares = tuple[torch.Tensor, torch.Tensor]
 

@@ -23,10 +23,16 @@ from GlideRegLib.optimize.energy import (
 from GlideRegLib.optimize.gauss_newton import (
     DAMPING,
     GaussNewton,
-    NormalEquations,
 )
 from GlideRegLib.optimize.lookup import Lookup, Table
-from GlideRegLib.optimize.warping import pool, resize_displacement, warp
+from GlideRegLib.optimize.normal_equations import NormalEquations, _Preconditioner
+from GlideRegLib.optimize.warping import (
+    doubled,
+    pool,
+    resize_displacement,
+    summed_by_two,
+    warp,
+)
 
 TINY = (4, 3, 5)
 
@@ -128,6 +134,39 @@ def test_more_conjugate_gradient_steps_come_nearer() -> None:
     ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.05 * errors[0]
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 8), (16, 24, 16), (8, 7, 8)])
+def test_the_preconditioner_is_symmetric_and_positive_definite(shape: tuple) -> None:
+    diagonal = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)) + DAMPING
+    apply = _Preconditioner(diagonal, 0.4).apply
+    for seed in range(5):
+        a, b = noise(3, *shape, seed=10 + seed), noise(3, *shape, seed=20 + seed)
+        left, right = float((a * apply(b)).sum()), float((apply(a) * b).sum())
+        assert left == pytest.approx(right, rel=1e-3, abs=1e-2)
+        assert float((a * apply(a)).sum()) > 0
+
+
+def test_coarse_grids_settle_smooth_motion_in_a_few_steps() -> None:
+    """A force that varies slowly, on features that hold the field weakly."""
+    shape = (32, 32, 32)
+    matrix = torch.zeros(6, *shape)
+    matrix[[0, 3, 5]] = 2 * DAMPING
+    z, y, x = torch.meshgrid(*(torch.linspace(0, 3, n) for n in shape), indexing="ij")
+    equations = NormalEquations(matrix, torch.stack((x.cos(), y.sin(), (z + x).cos())), 0.4)
+    exact = equations.solve(500, 0.0)
+    few = equations.solve(8, 0.0)
+    assert float((few - exact).norm() / exact.norm()) < 0.1
+
+
+def test_doubling_is_trilinear_interpolation_and_summing_its_transpose() -> None:
+    coarse, fine = noise(3, 4, 5, 6), noise(3, 8, 10, 12, seed=1)
+    expected = torch.nn.functional.interpolate(
+        coarse[None], scale_factor=2, mode="trilinear", align_corners=False
+    )[0]
+    torch.testing.assert_close(doubled(coarse), expected)
+    left, right = (expected * fine).sum(), (coarse * summed_by_two(fine)).sum()
+    torch.testing.assert_close(left, right, atol=1e-3, rtol=1e-5)
 
 
 def test_no_force_gives_no_step() -> None:
@@ -276,8 +315,8 @@ def test_the_steps_lower_the_energy_until_they_settle(known_pair: FeaturePair) -
         u, length = solver.step(u)
         energies.append(sum(energy([known_pair], u, 0.1)))
         lengths.append(length)
-    assert energies[:4] == sorted(energies[:4], reverse=True)
-    assert energies[3] < 0.05 * energies[0]
+    assert energies[:3] == sorted(energies[:3], reverse=True)
+    assert energies[2] < 0.05 * energies[0]
     assert energies[-1] < 1.1 * min(energies)
     assert lengths[-1] < 0.02 * lengths[0]
 
