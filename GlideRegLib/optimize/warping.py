@@ -38,14 +38,15 @@ def compose(later: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
     return first + warp(later, first)
 
 
-def exponentiate(velocity: torch.Tensor) -> torch.Tensor:
+def exponentiate(velocity: torch.Tensor, squarings: int | None = None) -> torch.Tensor:
     """exp of a stationary velocity by scaling and squaring: a displacement without folds.
 
-    It is halved until it is shorter than ``_SHORT`` everywhere: such a displacement cannot swap
-    two neighbors, and neither can what it is composed to.
+    Without ``squarings`` it is halved until it is shorter than ``_SHORT`` everywhere: such a
+    displacement cannot swap two neighbors, and neither can what it is composed to.
     """
-    longest = float(velocity.square().sum(dim=0).amax().sqrt())
-    squarings = max(math.ceil(math.log2(max(longest, 1e-9) / _SHORT)), 0)
+    if squarings is None:
+        longest = float(velocity.square().sum(dim=0).amax().sqrt())
+        squarings = max(math.ceil(math.log2(max(longest, 1e-9) / _SHORT)), 0)
     displacement = velocity / 2**squarings
     for _ in range(squarings):
         displacement = compose(displacement, displacement)
@@ -55,6 +56,8 @@ def exponentiate(velocity: torch.Tensor) -> torch.Tensor:
 def resize_displacement(displacement: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """The same motion on another grid of equal extent, in voxels of that grid."""
     old = displacement.shape[1:]
+    if all(new == 2 * n for new, n in zip(shape, old, strict=True)):
+        return doubled(displacement).mul_(2)
     factors = [new / n for new, n in zip(shape, old, strict=True)][::-1]
     scale = torch.tensor(factors, dtype=displacement.dtype, device=displacement.device)
     resized = F.interpolate(
@@ -65,7 +68,17 @@ def resize_displacement(displacement: torch.Tensor, shape: tuple[int, ...]) -> t
 
 def pool(values: torch.Tensor, factor: int) -> torch.Tensor:
     """Mean over blocks of ``factor``^3 voxels: (C, Z, Y, X) -> (C, Z/f, Y/f, X/f)."""
+    if factor == 2 and not any(n % 2 for n in values.shape[-3:]):
+        return _mean_by_two(values)
     return values if factor == 1 else F.avg_pool3d(values[None], factor, stride=factor)[0]
+
+
+def _mean_by_two(values: torch.Tensor) -> torch.Tensor:
+    """The same for blocks of 2^3 voxels, even sizes: by slices several times as fast."""
+    for dim in (-3, -2, -1):
+        first, second = values.unflatten(dim, (values.shape[dim] // 2, 2)).unbind(dim)
+        values = first + second
+    return values.mul_(0.125)
 
 
 def doubled(values: torch.Tensor) -> torch.Tensor:
