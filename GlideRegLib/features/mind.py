@@ -7,7 +7,7 @@ image-guided interventions using self-similarities", MICCAI 2013.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -47,50 +47,52 @@ def mind_ssc(
     dilation: int = 2,
     pool: int = 1,
     check: Callable[[], None] = lambda: None,
-    out: torch.Tensor | None = None,
-    coarse: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """MIND-SSC descriptors of an image (Z, Y, X), averaged over blocks of ``pool``^3 voxels.
 
     ``radius`` of the box patch and ``dilation`` of the neighborhood are in voxels. Returns
     (12, Z/pool, Y/pool, X/pool) float32 with values in (0, 1]; a remainder at the far end is
     dropped. Works slab by slab: the full-resolution 12-channel volume never exists. ``check`` is
-    called between slabs and may raise to cancel. ``out`` receives the result, in its own type and
-    memory layout, when it is given; ``coarse`` the same pooled by two once more (even sizes).
+    called between slabs and may raise to cancel.
     """
     size = [n // pool * pool for n in image.shape]
+    image = image[: size[0], : size[1], : size[2]]
+    out = image.new_empty((12, *(n // pool for n in size)), dtype=torch.float32)
+    for start, channels in mind_slabs(image, radius, dilation, pool, check):
+        if pool > 1:
+            channels = F.avg_pool3d(channels[None], pool)[0]
+        out[:, start // pool : start // pool + channels.shape[1]] = channels
+    return out
+
+
+def mind_slabs(
+    image: torch.Tensor,
+    radius: int = 1,
+    dilation: int = 2,
+    multiple: int = 1,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """The descriptors of :func:`mind_ssc` at full resolution, slab by slab: the first slice, and
+    (12, slices, Y, X) float32. ``multiple``: of this many slices each slab, but for the last."""
     margin = 2 * dilation + radius
-    padded = F.pad(
-        image[None, None, : size[0], : size[1], : size[2]].float(), (margin,) * 6, mode="replicate"
-    )[0, 0]
-    step = 2 * pool if coarse is not None else pool
-    slab = max(step, 16 // step * step)
-    starts = range(0, size[0], slab)
+    padded = F.pad(image[None, None].float(), (margin,) * 6, mode="replicate")[0, 0]
+    depth = image.shape[0]
+    slab = max(multiple, 16 // multiple * multiple)
+    starts = range(0, depth, slab)
 
     def distances(start: int) -> tuple[list[torch.Tensor], torch.Tensor]:
         check()
-        stop = min(start + slab, size[0])
+        stop = min(start + slab, depth)
         return _distances(padded[start : stop + 2 * margin], radius, dilation)
 
     # All slabs count for the clamp: a part of them may be empty, and would clamp all to nothing.
     total = sum(_total(*distances(start)) for start in starts)
-    mean_variance = total / (12 * math.prod(size))
-    if out is None:
-        out = image.new_empty((12, *(n // pool for n in size)), dtype=torch.float32)
+    mean_variance = total / (12 * math.prod(image.shape))
     for start in starts:
         parts, least = distances(start)
         d = torch.stack(parts).sub_(least)
         variance = d.mean(dim=0).clamp_(1e-3 * mean_variance, 1e3 * mean_variance)
-        channels = d.mul_(variance.clamp_min_(1e-12).reciprocal_().neg_()).exp_()
-        if pool > 1:
-            channels = F.avg_pool3d(channels[None], pool)[0]
-        first = start // pool
-        out[:, first : first + channels.shape[1]] = channels
-        if coarse is not None:
-            first = first // 2
-            channels = F.avg_pool3d(channels[None], 2)[0]
-            coarse[:, first : first + channels.shape[1]] = channels
-    return out
+        yield start, d.mul_(variance.clamp_min_(1e-12).reciprocal_().neg_()).exp_()
 
 
 def _total(parts: list[torch.Tensor], least: torch.Tensor) -> float:

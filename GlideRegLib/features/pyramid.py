@@ -13,6 +13,7 @@ from ..optimize.point_term import PointTerm
 from ..optimize.warping import pool
 from ..prepare import Prepared
 from ..settings import FeatureSettings
+from .compressed import compressed_features
 from .local_contrast import LEAST_CORRELATION, correlation, local_contrast
 from .mind import mind_ssc
 from .reduction import ReducedFeatures
@@ -24,7 +25,8 @@ class FeaturePyramid:
     ``trust`` (fixed, moving), float32 (Z, Y, X) on the working grid, says where the images have
     data and where a user's mask lets them count. ``landmarks`` are pairs in the fixed frame that
     guide the registration, placed with an error of ``sigma_mm``. ``finest``: the smallest factor
-    that will be asked for; with 1 the features are computed once, at full resolution.
+    that will be asked for; with 1 the features are computed once, at full resolution, and
+    compressed.
     """
 
     def __init__(
@@ -82,11 +84,18 @@ class FeaturePyramid:
         return PointTerm(self.landmarks, self.grid_at(pooling), self._sigma_mm, self.device)
 
     def local(self, pooling: int, weight: float = 1.0) -> FeaturePair:
-        """MIND-SSC and local contrast (12 or 13, Z, Y, X) of both images on the pooled grid."""
-        # Even factors share one volume at half resolution; others are computed when asked for.
-        base = 2 if pooling % 2 == 0 else pooling
+        """MIND-SSC and local contrast (12 or 13, Z, Y, X) of both images on the pooled grid; where
+        features at full resolution will be wanted, compressed on that grid and the next."""
+        if self._finest == 1 and not self._base:
+            self._base = compressed_features(
+                self._images, self._settings, self._contrast_weight, self._check
+            )
+        # Even factors share one volume; others are computed when asked for.
+        base = next((b for b in (4, 2) if pooling % b == 0 and b in self._base), None)
+        if base is None:
+            base = 2 if pooling % 2 == 0 else pooling
         if base not in self._base:
-            self._base.update(self._compute(base))
+            self._base[base] = tuple(self._descriptors(image, base) for image in self._images)
         fixed, moving = (pool(f, pooling // base) for f in self._base[base])
         return FeaturePair(fixed, moving, weight)
 
@@ -97,47 +106,14 @@ class FeaturePyramid:
         fixed, moving = (cells.sample(latent, index) for latent in self._latents)
         return FeaturePair(fixed, moving, weight)
 
-    def _compute(self, base: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        """The local features pooled by ``base``; by 1 and by 2 if both will be wanted."""
-        if self._finest > 1 or base > 2:
-            return {base: tuple(self._descriptors(image, base)[0] for image in self._images)}
-        # At full resolution they are what takes the memory: half precision, and each in the order
-        # in which the solver reads it, so that it needs no copy.
-        fixed = self._descriptors(self._images[0], 1, channels_last=False)
-        moving = self._descriptors(self._images[1], 1, channels_last=True)
-        return {1: (fixed[0], moving[0]), 2: (fixed[1], moving[1])}
-
-    def _descriptors(
-        self, image: torch.Tensor, pooling: int, channels_last: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The local features of one image, and with ``pooling`` 1 those at half resolution."""
-        channels = 13 if self._contrast_weight > 0 else 12
-        shape = tuple(n // pooling for n in image.shape)
-        coarse = None
-        if pooling > 1:
-            out = image.new_empty((channels, *shape), dtype=torch.float32)
-        else:
-            coarse = image.new_empty((channels, *(n // 2 for n in shape)), dtype=torch.float32)
-            if channels_last:
-                out = image.new_empty((*shape, channels), dtype=torch.float16).permute(3, 0, 1, 2)
-            else:
-                out = image.new_empty((channels, *shape), dtype=torch.float16)
+    def _descriptors(self, image: torch.Tensor, pooling: int) -> torch.Tensor:
+        """The local features of one image on the pooled grid, all channels."""
         chosen = self._settings
-        mind_ssc(
-            image,
-            chosen.mind_radius,
-            chosen.mind_dilation,
-            pooling,
-            self._check,
-            out[:12],
-            None if coarse is None else coarse[:12],
-        )
-        if channels > 12:
-            contrast = local_contrast(image, chosen.contrast_floor, pooling, self._check)
-            out[12:] = contrast.mul_(self._contrast_weight**0.5)
-            if coarse is not None:
-                coarse[12:] = pool(contrast, 2)
-        return out, coarse
+        found = mind_ssc(image, chosen.mind_radius, chosen.mind_dilation, pooling, self._check)
+        if self._contrast_weight == 0:
+            return found
+        contrast = local_contrast(image, chosen.contrast_floor, pooling, self._check)
+        return torch.cat((found, contrast.mul_(self._contrast_weight**0.5)))
 
     def _usable_contrast(self) -> float:
         """The weight of local contrast: none when equal tissue differs in brightness (two MR
