@@ -33,9 +33,9 @@ def compressed_features(
 ) -> dict[int, _Pair]:
     """Fixed and moving features by pooling factor: 1 and 2 compressed, 4 with all channels.
 
-    ``images`` (Z, Y, X), sizes divisible by 4. At full resolution they take the memory: they are
-    float16, and each lies in the order in which the solver reads it, so that it needs no copy.
-    The coarser ones are float32. All are (channels, Z, Y, X).
+    ``images`` (Z, Y, X), sizes divisible by 4; all features are (channels, Z, Y, X). Those at full
+    resolution take the memory: the compressed ones are float16, and each lies in the order in which
+    the solver reads it, so that it needs no copy. The others are float32.
     """
     components = _components(images, settings, contrast_weight)
     parts = [
@@ -79,14 +79,10 @@ def _one(
     mean, basis = components
     shapes = {k: tuple(n // k for n in image.shape) for k in (1, 2, _WHOLE_FROM)}
     kept, whole = basis.shape
-    if channels_last:
-        fine = image.new_empty((*shapes[1], kept), dtype=torch.float16).permute(3, 0, 1, 2)
-    else:
-        fine = image.new_empty((kept, *shapes[1]), dtype=torch.float16)
     out = {
-        1: fine,
-        2: image.new_empty((kept, *shapes[2]), dtype=torch.float32),
-        _WHOLE_FROM: image.new_empty((whole, *shapes[_WHOLE_FROM]), dtype=torch.float32),
+        1: _empty(image, kept, shapes[1], channels_last),
+        2: _empty(image, kept, shapes[2], channels_last),
+        _WHOLE_FROM: image.new_empty((whole, *shapes[_WHOLE_FROM])),
     }
     contrast = None
     if contrast_weight > 0:
@@ -106,3 +102,12 @@ def _one(
             first = start // factor
             target[:, first : first + values.shape[1]] = found
     return out
+
+
+def _empty(
+    image: torch.Tensor, channels: int, shape: tuple[int, ...], channels_last: bool
+) -> torch.Tensor:
+    """Room for (channels, Z, Y, X) in half precision; in memory the channels come first or last."""
+    if channels_last:
+        return image.new_empty((*shape, channels), dtype=torch.float16).permute(3, 0, 1, 2)
+    return image.new_empty((channels, *shape), dtype=torch.float16)

@@ -22,8 +22,8 @@ from .reduction import ReducedFeatures
 class FeaturePyramid:
     """Local and global features on the working grid pooled by a factor.
 
-    ``trust`` (fixed, moving), float32 (Z, Y, X) on the working grid, says where the images have
-    data and where a user's mask lets them count. ``landmarks`` are pairs in the fixed frame that
+    ``trust`` (fixed, moving), bool or 0 to 1, (Z, Y, X) on the working grid, says where the images
+    have data and where a user's mask lets them count. ``landmarks`` are pairs in the fixed frame that
     guide the registration, placed with an error of ``sigma_mm``. ``finest``: the smallest factor
     that will be asked for; with 1 the features are computed once, at full resolution, and
     compressed.
@@ -46,7 +46,7 @@ class FeaturePyramid:
         self.reduced = reduced
         self._images = (prepared.fixed, prepared.moving)
         self._trust = trust
-        self._tissue = prepared.fixed_mask.float() * trust[0]
+        self._fixed_mask = prepared.fixed_mask
         self._settings = settings
         self._finest = finest
         self._contrast_weight = self._usable_contrast()
@@ -66,12 +66,12 @@ class FeaturePyramid:
 
     def trust_at(self, pooling: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Fixed and moving weights (Z, Y, X) of the pooled grid, 0 to 1."""
-        fixed, moving = (pool(t[None], pooling)[0] for t in self._trust)
+        fixed, moving = (pool(t[None].float(), pooling)[0] for t in self._trust)
         return fixed, moving
 
     def tissue_at(self, pooling: int) -> torch.Tensor:
         """Share of trusted fixed tissue (Z, Y, X) in each voxel of the pooled grid, 0 to 1."""
-        return pool(self._tissue[None], pooling)[0]
+        return pool((self._fixed_mask * self._trust[0])[None].float(), pooling)[0]
 
     @property
     def device(self) -> torch.device:
@@ -121,7 +121,7 @@ class FeaturePyramid:
         if self._settings.contrast_weight == 0:
             return 0.0
         both = [pool(image[None], 4)[0] for image in self._images]
-        found = correlation(*both, pool(self._tissue[None], 4)[0])
+        found = correlation(*both, self.tissue_at(4))
         return self._settings.contrast_weight if found >= LEAST_CORRELATION else 0.0
 
     @property

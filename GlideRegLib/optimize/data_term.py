@@ -58,7 +58,7 @@ class DataTerm:
         self.shape = tuple(pairs[0].fixed.shape[1:])
         self._finer = finer
         self._check = check
-        self._weight = weight
+        self._weight = None if weight is None or bool((weight == 1).all()) else weight
         self._groups = [_prepared(pair) for pair in pairs]
         self._moving_weight = None
         if moving_weight is not None:
