@@ -23,9 +23,9 @@ class FeaturePyramid:
     """Local and global features on the working grid pooled by a factor.
 
     ``trust`` (fixed, moving), bool or 0 to 1, (Z, Y, X) on the working grid, says where the images
-    have data and where a user's mask lets them count. ``landmarks`` are pairs in the fixed frame that
-    guide the registration, placed with an error of ``sigma_mm``. ``finest``: the smallest factor
-    that will be asked for; with 1 the features are computed once, at full resolution, and
+    have data and where a user's mask lets them count. ``landmarks`` are pairs in the fixed frame
+    that guide the registration, placed with an error of ``sigma_mm``. ``finest``: the smallest
+    factor that will be asked for; with 1 the features are computed once, at full resolution, and
     compressed.
     """
 
