@@ -166,8 +166,8 @@ class RefineSettings:
     solver: str = "gauss-newton"
     levels: tuple[Level, ...] = (
         Level(4, 6, 0.15, 1.0, 0.4, 8),
-        Level(2, 8, 0.0, 1.0, 0.4, 6),
-        Level(1, 4, 0.0, 1.0, 0.4, 4),
+        Level(2, 5, 0.0, 1.0, 0.4, 6),
+        Level(1, 3, 0.0, 1.0, 0.4, 4),
     )
     max_step: float = 1.5
     repair_below: float = 0.05
