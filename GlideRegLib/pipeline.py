@@ -18,7 +18,7 @@ from .features.pyramid import FeaturePyramid
 from .features.reduction import ReducedFeatures
 from .field import DisplacementField
 from .optimize.initial import initial_displacements
-from .optimize.refine import effective_levels, refine
+from .optimize.refine import effective_levels, finest_pooling, refine
 from .optimize.repair import repair_folds
 from .optimize.warping import resize_displacement
 from .pair import find_start, trusted, understand
@@ -216,7 +216,14 @@ def _optimize(
     use_global, use_local = reduced is not None, settings.uses_local
     sigma = settings.refine.landmark_sigma_mm
     pyramid = FeaturePyramid(
-        prepared, trust, settings.features, reduced, progress.check, guides, sigma
+        prepared,
+        trust,
+        settings.features,
+        reduced,
+        progress.check,
+        guides,
+        sigma,
+        finest_pooling(settings.refine),
     )
     with progress.stage("convex"):
         starts = initial_displacements(pyramid, settings.convex, use_global, use_local, progress)

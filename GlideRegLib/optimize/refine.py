@@ -69,6 +69,13 @@ def effective_levels(levels: tuple[Level, ...], use_global: bool, use_local: boo
     return [replace(v, alpha=alpha, beta=0.0) for v in kept]
 
 
+def finest_pooling(settings: RefineSettings) -> int:
+    """Pooling factor of the finest features that the refinement asks for."""
+    if settings.solver == "adam":
+        return settings.adam_pooling
+    return min(level.pooling for level in settings.levels)
+
+
 def field_pooling(level: Level) -> int:
     """Pooling factor of the grid on which a level's field lives."""
     return max(level.pooling, FINEST_FIELD)
