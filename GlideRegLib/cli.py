@@ -105,6 +105,13 @@ def register(
     ] = None,
     fixed_mask: Annotated[str | None, typer.Option(help="Region that counts (fixed).")] = None,
     moving_mask: Annotated[str | None, typer.Option(help="Region that counts (moving).")] = None,
+    sliding_mask: Annotated[
+        str | None,
+        typer.Option(help="Label map on the fixed image; tissue slides where labels meet."),
+    ] = None,
+    lungs_slide: Annotated[
+        bool, typer.Option("--lungs-slide", help="The lungs are found (CT) and may slide.")
+    ] = False,
     fixed_landmarks: Landmarks = None,
     moving_landmarks: Landmarks = None,
     fixed_constraints: Constraints = None,
@@ -159,6 +166,8 @@ def register(
         changes["reduction"] = {"kind": reduction}
     if spacing is not None:
         changes["grid"] = {"spacing_mm": spacing}
+    if lungs_slide:
+        changes["refine"] = {"lungs_slide": True}
     if low_memory:
         changes["memory_limit_mb"] = LOW_MEMORY_MB
     job = Job(
@@ -168,6 +177,7 @@ def register(
         settings=settings_from(preset, settings, changes),
         fixed_mask=fixed_mask,
         moving_mask=moving_mask,
+        sliding_mask=sliding_mask,
         fixed_landmarks=tuple(fixed_landmarks or ()),
         moving_landmarks=tuple(moving_landmarks or ()),
         fixed_constraints=tuple(fixed_constraints or ()),

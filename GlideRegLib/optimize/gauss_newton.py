@@ -16,10 +16,12 @@ import torch.nn.functional as F
 
 from .energy import ROUGHNESS_DIAGONAL, FeaturePair, roughness
 from .point_term import PointEquations, PointTerm
+from .sliding import Sliding, SoftEdges
 from .warping import compose, exponentiate, pool, resize_displacement
 
 #: Added to the diagonal of the normal equations (cost per voxel^2), for voxels without structure.
 DAMPING = 1e-3
+_NO_SLIDING = Sliding()
 
 #: The six entries of a symmetric 3x3 matrix, components x, y, z.
 _UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
@@ -29,16 +31,19 @@ _UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 class NormalEquations:
     """A z + lambda roughness z = right, with A (6, Z, Y, X) per voxel and right (3, Z, Y, X).
 
-    ``points`` add what landmark pairs say about z between the voxels.
+    ``points`` add what landmark pairs say about z between the voxels; ``edges`` make the roughness
+    weak where tissue slides.
     """
 
     matrix: torch.Tensor
     right: torch.Tensor
     bending: float
     points: PointEquations | None = None
+    edges: SoftEdges | None = None
 
     def multiply(self, z: torch.Tensor) -> torch.Tensor:
-        out = roughness(z).mul_(self.bending)
+        rough = roughness(z) if self.edges is None else self.edges.roughness(z)
+        out = rough.mul_(self.bending)
         for entry, (i, j) in zip(self.matrix, _UPPER, strict=True):
             out[i].addcmul_(entry, z[j])
             if i != j:
@@ -57,7 +62,8 @@ class NormalEquations:
         diagonal = self.matrix[[0, 3, 5]]
         if self.points is not None:
             self.points.add_diagonal(diagonal)
-        inverse = (diagonal + self.bending * ROUGHNESS_DIAGONAL).reciprocal_()
+        rough = ROUGHNESS_DIAGONAL if self.edges is None else self.edges.diagonal()
+        inverse = (diagonal + self.bending * rough).reciprocal_()
         solution = torch.zeros_like(self.right)
         residual = self.right.clone()
         conjugate = inverse * residual
@@ -92,15 +98,18 @@ class GaussNewton:
         check: Callable[[], None] = lambda: None,
         points: PointTerm | None = None,
         finer: int = 1,
+        sliding: Sliding = _NO_SLIDING,
     ) -> None:
         """``weight`` (Z, Y, X): trust in each fixed voxel; ``moving_weight``: the same for the
         moving grid, sampled at x + u. ``bending`` is lambda on this grid; ``max_step`` (voxels)
         limits a single update; ``check`` is called between slabs and may raise to cancel;
         ``points``: landmark pairs that pull. ``finer``: how many times finer the features' grid is
         than the field's, along each axis; the field and all that concerns it are then in voxels of
-        the coarser grid, ``weight`` and ``moving_weight`` on the finer one."""
+        the coarser grid, ``weight`` and ``moving_weight`` on the finer one. ``sliding``: where
+        the regularizer yields."""
         self._check = check
         self._points = points
+        self._sliding = sliding
         self._shape = tuple(pairs[0].fixed.shape[1:])
         self._finer = finer
         self._bending = bending
@@ -140,12 +149,14 @@ class GaussNewton:
             rows = slice(start // self._finer, stop // self._finer)
             self._add_slab(on_features, start, stop, matrix[:, rows], right[:, rows])
         matrix[[0, 3, 5]] += DAMPING
-        right.add_(roughness(displacement), alpha=self._bending).neg_()
-        if self._points is None:
-            return NormalEquations(matrix, right, self._bending)
-        points = self._points.linearize(displacement)
-        points.subtract_right(right)
-        return NormalEquations(matrix, right, self._bending, points)
+        edges = self._sliding.edges(displacement)
+        rough = roughness if edges is None else edges.roughness
+        right.add_(rough(displacement), alpha=self._bending).neg_()
+        points = None
+        if self._points is not None:
+            points = self._points.linearize(displacement)
+            points.subtract_right(right)
+        return NormalEquations(matrix, right, self._bending, points, edges)
 
     def _add_slab(
         self,

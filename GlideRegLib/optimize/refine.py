@@ -12,6 +12,7 @@ from ..settings import Level, RefineSettings
 from .energy import MINIMUM_GAIN, FeaturePair, energy, laplacian
 from .gauss_newton import GaussNewton
 from .initial import Starts
+from .sliding import Sliding, SoftEdges
 from .warping import box_filter, resize_displacement, warp
 
 #: Mean step (voxels) under which a level is finished.
@@ -137,6 +138,7 @@ def _level(
         progress.check,
         pyramid.points_at(on_field),
         on_field // level.pooling,
+        _sliding(pyramid, on_field, settings),
     )
     learns = level.alpha > 0 and pyramid.reduced is not None and pyramid.reduced.learns
     for iteration in range(level.iterations):
@@ -149,6 +151,13 @@ def _level(
         if step < _FINISHED:
             break
     return displacement
+
+
+def _sliding(pyramid: FeaturePyramid, pooling: int, settings: RefineSettings) -> Sliding:
+    """Where the field on the pooled grid may slide."""
+    labels = pyramid.compartments_at(pooling)
+    borders = None if labels is None else SoftEdges.between(labels, settings.border_stiffness)
+    return Sliding(settings.shear_limit, borders)
 
 
 def _pairs(pyramid: FeaturePyramid, pooling: int, alpha: float, beta: float) -> list[FeaturePair]:
