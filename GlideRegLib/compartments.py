@@ -22,7 +22,8 @@ def find_compartments(
     """Integer labels (Z, Y, X) on the working grid, or None when nothing is to slide.
 
     ``labels`` is a label map in the fixed frame, on any grid (0 outside of it); without one,
-    ``lungs_slide`` finds the lungs of a CT. Raises :class:`InputError` for a map with one value on the working grid.
+    ``lungs_slide`` finds the lungs of a CT. Raises :class:`InputError` for a map that has only one
+    value there.
     """
     if labels is not None:
         found = labels.resampled(prepared.grid, None, 0, labels=True).array.astype(np.int32)

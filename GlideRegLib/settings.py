@@ -159,11 +159,11 @@ class RefineSettings:
     The ``adam_*`` values are the paper's: 800 iterations at learning rate 1 (voxels), half
     resolution, alpha 0.5, beta 3.5, lambda 1.25 (on the mean over voxels and components).
     ``repair_below``: where the determinant falls below this the field is smoothed locally until it
-    does not (0 switches it off). ``shear_limit``: from how much shear (voxels from node to node) the
-    regularizer yields, as tissue that slides (0: never). ``border_stiffness``: what is left of it
-    between the compartments of a sliding mask; ``lungs_slide``: lungs that are found in a CT are such
-    a compartment. All three belong to Gauss-Newton. ``landmark_sigma_mm``: how well landmarks that guide the
-    registration were placed; the smaller, the closer the field passes.
+    does not (0 switches it off). ``shear_limit``: from how much shear (voxels from node to node)
+    the regularizer yields, as tissue that slides does (0: never). ``border_stiffness``: what is
+    left of it between the compartments of a sliding mask; ``lungs_slide``: lungs that are found in
+    a CT are such a compartment. All three belong to Gauss-Newton. ``landmark_sigma_mm``: how well
+    landmarks that guide the registration were placed; the smaller, the closer the field passes.
     """
 
     solver: str = "gauss-newton"
@@ -173,7 +173,7 @@ class RefineSettings:
         Level(1, 4, 0.0, 1.0, 0.4, 12),
     )
     max_step: float = 1.5
-    repair_below: float = 0.05
+    repair_below: float = 0.15
     shear_limit: float = 0.4
     border_stiffness: float = 0.05
     lungs_slide: bool = False

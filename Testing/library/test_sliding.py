@@ -202,5 +202,5 @@ def test_what_cannot_be_used_gives_one_sentence(small_pair: PhantomPair) -> None
     ones = Volume(np.ones(small_pair.fixed.grid.shape, np.uint8), small_pair.fixed.grid)
     with pytest.raises(InputError, match="only one value"):
         register(small_pair.fixed, small_pair.moving, SETTINGS, sliding_labels=ones)
-    with pytest.raises(SettingsError, match="shear_limit.*border_stiffness"):
+    with pytest.raises(SettingsError, match=r"shear_limit.*border_stiffness"):
         with_changes(SETTINGS, refine={"shear_limit": -1.0, "border_stiffness": 0.0}).check()
