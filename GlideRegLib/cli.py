@@ -109,6 +109,10 @@ def register(
         str | None,
         typer.Option(help="Label map on the fixed image; tissue slides where labels meet."),
     ] = None,
+    sliding: Annotated[
+        Literal["auto", "on", "off"] | None,
+        typer.Option(help="Yield where tissue shears, without a mask: auto is MR only."),
+    ] = None,
     lungs_slide: Annotated[
         bool, typer.Option("--lungs-slide", help="The lungs are found (CT) and may slide.")
     ] = False,
@@ -160,6 +164,7 @@ def register(
         changes["method"] = method
     if method_option:
         changes["method_options"] = named_values(method_option)
+    refine_changes: dict[str, object] = {}
     if features:
         feature_changes["use"] = features
     if reduction:
@@ -167,7 +172,10 @@ def register(
     if spacing is not None:
         changes["grid"] = {"spacing_mm": spacing}
     if lungs_slide:
-        changes["refine"] = {"lungs_slide": True}
+        refine_changes["lungs_slide"] = True
+    if sliding:
+        refine_changes["yields"] = {"auto": "auto", "on": "always", "off": "never"}[sliding]
+    changes["refine"] = refine_changes
     if low_memory:
         changes["memory_limit_mb"] = LOW_MEMORY_MB
     job = Job(

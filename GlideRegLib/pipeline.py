@@ -20,7 +20,7 @@ from .features.pyramid import FeaturePyramid
 from .features.reduction import ReducedFeatures
 from .field import DisplacementField
 from .optimize.initial import initial_displacements
-from .optimize.refine import effective_levels, refine
+from .optimize.refine import effective_levels, refine, repair_threshold
 from .optimize.repair import repair_folds
 from .optimize.warping import resize_displacement
 from .pair import find_start, trusted, understand
@@ -237,8 +237,9 @@ def _optimize(
         # Half the working resolution is kept: a smooth field loses nothing that can be measured
         # (README), and the files are eight times smaller.
         pooling, displacement = _stored(pooling, displacement)
-        if settings.refine.repair_below > 0:
-            displacement, count = repair_folds(displacement, settings.refine.repair_below)
+        threshold = repair_threshold(pyramid, settings.refine)
+        if threshold > 0:
+            displacement, count = repair_folds(displacement, threshold)
             if count:
                 progress.message(f"Local repair of the field at {count} nodes.")
         field = DisplacementField.from_voxels(displacement, pyramid.grid_at(pooling))

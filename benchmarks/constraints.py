@@ -1,7 +1,7 @@
 """Do six landmark pairs help where the plain run fails: ``python -m benchmarks.constraints``.
 
-Each case runs twice, without and with six pairs, which on phantoms carry an observer's error (0.7 mm
-along each axis). Only the other landmarks are measured.
+Each case runs twice, without and with six pairs, which on phantoms carry an observer's error (0.7
+mm along each axis). Only the other landmarks are measured.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Points = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Case:
-    """``make`` gives both images and landmarks (N, 3) in LPS mm; ``hard``: the plain run is expected
-    to fail; ``start``: "auto", "none", or shift (mm) and rotation (degrees about x, y, z through
-    the fixed image's center) of a wrong given start; ``noise`` mm of an observer."""
+    """``make`` gives both images and landmarks (N, 3) in LPS mm; ``hard``: the plain run is
+    expected to fail; ``start``: "auto", "none", or shift (mm) and rotation (degrees about x, y, z
+    through the fixed image's center) of a wrong given start; ``noise`` mm of an observer."""
 
     what: str
     make: Callable[[Path], tuple[Volume, Volume, Points]]

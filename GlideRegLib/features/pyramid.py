@@ -40,6 +40,7 @@ class FeaturePyramid:
         compartments: torch.Tensor | None = None,
     ) -> None:
         self.grid = prepared.grid
+        self.modality = prepared.modality
         self.landmarks = landmarks
         self._sigma_mm = sigma_mm
         self._compartments = compartments
@@ -85,6 +86,11 @@ class FeaturePyramid:
         if self.landmarks is None:
             return None
         return PointTerm(self.landmarks, self.grid_at(pooling), self._sigma_mm, self.device)
+
+    @property
+    def has_compartments(self) -> bool:
+        """Whether tissue slides between given compartments."""
+        return self._compartments is not None
 
     def compartments_at(self, pooling: int) -> torch.Tensor | None:
         """The label of each voxel (Z, Y, X) of the pooled grid, if there are compartments."""

@@ -148,8 +148,8 @@ def _errors(pair: PhantomPair, **inputs: object) -> tuple[float, float, dict]:
     """Mean error in mm within 10 mm of the wall, at the lungs' side and outside; the report."""
     from scipy.ndimage import distance_transform_edt
 
-    shear = inputs.pop("shear_limit", 0.4)
-    settings = with_changes(SETTINGS, refine={"shear_limit": shear}, initial="none")
+    yields = inputs.pop("yields", "auto")
+    settings = with_changes(SETTINGS, refine={"yields": yields}, initial="none")
     result = register(pair.fixed, pair.moving, settings, **inputs)
     lungs = pair.fixed_labels.array == 1
     near = (
@@ -167,11 +167,13 @@ def _errors(pair: PhantomPair, **inputs: object) -> tuple[float, float, dict]:
 
 
 def test_a_mask_helps_on_both_sides_of_the_pleura(sliding_pair: PhantomPair) -> None:
-    plain = _errors(sliding_pair, shear_limit=0.0)
+    plain = _errors(sliding_pair)
     mask = Volume(sliding_pair.cavity.astype(np.uint8), sliding_pair.fixed.grid)
     soft = _errors(sliding_pair, sliding_labels=mask)
     assert soft[0] < 0.9 * plain[0] and soft[1] < 0.9 * plain[1]
-    for _, _, report in (plain, soft):
+    always = _errors(sliding_pair, yields="always")
+    assert always[0] < 0.9 * plain[0] and always[1] < plain[1]
+    for _, _, report in (plain, soft, always):
         assert report["quality"]["folding_percent"]["body"] == 0
     assert "sliding_labels" in str(soft[2]["provenance"])
 
@@ -202,5 +204,7 @@ def test_what_cannot_be_used_gives_one_sentence(small_pair: PhantomPair) -> None
     ones = Volume(np.ones(small_pair.fixed.grid.shape, np.uint8), small_pair.fixed.grid)
     with pytest.raises(InputError, match="only one value"):
         register(small_pair.fixed, small_pair.moving, SETTINGS, sliding_labels=ones)
-    with pytest.raises(SettingsError, match=r"shear_limit.*border_stiffness"):
-        with_changes(SETTINGS, refine={"shear_limit": -1.0, "border_stiffness": 0.0}).check()
+    with pytest.raises(SettingsError, match=r"yields.*shear_limit.*border_stiffness"):
+        with_changes(
+            SETTINGS, refine={"yields": "no", "shear_limit": 0.0, "border_stiffness": 0.0}
+        ).check()
