@@ -90,7 +90,11 @@ CASES = {
         _WRONG,
     ),
     "lung-wrong": Case(
-        "lung CT (real), start wrong by 68 mm and 29 degrees", _lung, True, _WRONG, **_REAL
+        "lung CT (real), start wrong by 68 mm and 29 degrees (the plain run copes)",
+        _lung,
+        False,
+        _WRONG,
+        **_REAL,
     ),
     "mr-wrong": Case(
         "MR 23 1_4 (real), start wrong by 68 mm and 29 degrees",

@@ -21,7 +21,7 @@ _FINISHED = 0.01
 #: the field is smooth between such nodes, and the equations are eight times fewer (README).
 FINEST_FIELD = 2
 #: Fields that slide are steep: between the nodes they may fold where the nodes themselves do not.
-SLIDING_DETERMINANT = 0.3
+SLIDING_DETERMINANT = 0.2
 #: Local-only iterations after those that the global features guided.
 _POLISH = 4
 

@@ -172,7 +172,7 @@ def test_a_mask_helps_on_both_sides_of_the_pleura(sliding_pair: PhantomPair) -> 
     soft = _errors(sliding_pair, sliding_labels=mask)
     assert soft[0] < 0.9 * plain[0] and soft[1] < 0.9 * plain[1]
     always = _errors(sliding_pair, yields="always")
-    assert always[0] < 0.9 * plain[0] and always[1] < plain[1]
+    assert always[0] < 0.95 * plain[0] and always[1] < plain[1]
     for _, _, report in (plain, soft, always):
         assert report["quality"]["folding_percent"]["body"] == 0
     assert "sliding_labels" in str(soft[2]["provenance"])
