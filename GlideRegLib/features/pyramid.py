@@ -10,6 +10,7 @@ from ..constraints import LandmarkConstraints
 from ..geometry import Grid
 from ..optimize.energy import FeaturePair
 from ..optimize.point_term import PointTerm
+from ..optimize.sliding import pooled_labels
 from ..optimize.warping import pool
 from ..prepare import Prepared
 from ..settings import FeatureSettings
@@ -26,7 +27,8 @@ class FeaturePyramid:
     have data and where a user's mask lets them count. ``landmarks`` are pairs in the fixed frame
     that guide the registration, placed with an error of ``sigma_mm``. ``finest``: the smallest
     factor that will be asked for; with 1 the features are computed once, at full resolution, and
-    compressed.
+    compressed. ``compartments`` (Z, Y, X) are integer labels on the working grid: where they meet,
+    tissue slides.
     """
 
     def __init__(
@@ -39,10 +41,13 @@ class FeaturePyramid:
         landmarks: LandmarkConstraints | None = None,
         sigma_mm: float = 2.0,
         finest: int = 2,
+        compartments: torch.Tensor | None = None,
     ) -> None:
         self.grid = prepared.grid
+        self.modality = prepared.modality
         self.landmarks = landmarks
         self._sigma_mm = sigma_mm
+        self._compartments = compartments
         self.reduced = reduced
         self._images = (prepared.fixed, prepared.moving)
         self._trust = trust
@@ -64,9 +69,13 @@ class FeaturePyramid:
         """The working grid pooled by a factor."""
         return self.grid.pooled(pooling)
 
-    def trust_at(self, pooling: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fixed and moving weights (Z, Y, X) of the pooled grid, 0 to 1."""
-        fixed, moving = (pool(t[None].float(), pooling)[0] for t in self._trust)
+    def trust_at(self, pooling: int, label: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Fixed and moving weights (Z, Y, X) of the pooled grid, 0 to 1; the fixed ones only in the
+        compartment ``label``, if one is named."""
+        fixed, moving = self._trust
+        if label is not None:
+            fixed = fixed * (self._compartments == label)
+        fixed, moving = (pool(t[None].float(), pooling)[0] for t in (fixed, moving))
         return fixed, moving
 
     def tissue_at(self, pooling: int) -> torch.Tensor:
@@ -82,6 +91,17 @@ class FeaturePyramid:
         if self.landmarks is None:
             return None
         return PointTerm(self.landmarks, self.grid_at(pooling), self._sigma_mm, self.device)
+
+    @property
+    def has_compartments(self) -> bool:
+        """Whether tissue slides between given compartments."""
+        return self._compartments is not None
+
+    def compartments_at(self, pooling: int) -> torch.Tensor | None:
+        """The label of each voxel (Z, Y, X) of the pooled grid, if there are compartments."""
+        if self._compartments is None:
+            return None
+        return pooled_labels(self._compartments, pooling)
 
     def local(self, pooling: int, weight: float = 1.0) -> FeaturePair:
         """MIND-SSC and local contrast (12 or 13, Z, Y, X) of both images on the pooled grid; where

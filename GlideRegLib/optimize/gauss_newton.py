@@ -16,10 +16,12 @@ from .data_term import DataTerm
 from .energy import FeaturePair, roughness
 from .normal_equations import NormalEquations
 from .point_term import PointTerm
+from .sliding import Sliding
 from .warping import compose, exponentiate
 
 #: Added to the diagonal of the normal equations (cost per voxel^2), for voxels without structure.
 DAMPING = 1e-3
+_NO_SLIDING = Sliding()
 
 
 class GaussNewton:
@@ -36,15 +38,18 @@ class GaussNewton:
         check: Callable[[], None] = lambda: None,
         points: PointTerm | None = None,
         finer: int = 1,
+        sliding: Sliding = _NO_SLIDING,
     ) -> None:
         """``weight`` (Z, Y, X): trust in each fixed voxel; ``moving_weight``: the same for the
         moving grid, sampled at x + u. ``bending`` is lambda on this grid; ``max_step`` (voxels)
         limits a single update; ``check`` is called between slabs and may raise to cancel;
         ``points``: landmark pairs that pull. ``finer``: how many times finer the features' grid is
         than the field's, along each axis; the field and all that concerns it are then in voxels of
-        the coarser grid, ``weight`` and ``moving_weight`` on the finer one."""
+        the coarser grid, ``weight`` and ``moving_weight`` on the finer one. ``sliding``: where
+        the regularizer yields."""
         self._check = check
         self._points = points
+        self._sliding = sliding
         self._finer = finer
         self._bending = bending
         self._cg_iterations = cg_iterations
@@ -69,9 +74,11 @@ class GaussNewton:
         """The normal equations of a step from a displacement."""
         matrix, right = self._data.sums(displacement)
         matrix[[0, 3, 5]] += DAMPING
-        right.add_(roughness(displacement), alpha=self._bending).neg_()
-        if self._points is None:
-            return NormalEquations(matrix, right, self._bending)
-        points = self._points.linearize(displacement)
-        points.subtract_right(right)
-        return NormalEquations(matrix, right, self._bending, points)
+        edges = self._sliding.edges(displacement)
+        rough = roughness if edges is None else edges.roughness
+        right.add_(rough(displacement), alpha=self._bending).neg_()
+        points = None
+        if self._points is not None:
+            points = self._points.linearize(displacement)
+            points.subtract_right(right)
+        return NormalEquations(matrix, right, self._bending, points, edges)

@@ -10,6 +10,7 @@ import torch
 from .data_term import UPPER
 from .energy import BENDING_DIAGONAL, MEMBRANE_DIAGONAL, roughness
 from .point_term import PointEquations
+from .sliding import SoftEdges
 from .warping import doubled, pool, summed_by_two
 
 #: Grids twice and four times as coarse take part in the preconditioner. One more brought the
@@ -23,16 +24,19 @@ _SMALLEST = 4
 class NormalEquations:
     """A z + lambda roughness z = right, with A (6, Z, Y, X) per voxel and right (3, Z, Y, X).
 
-    ``points`` add what landmark pairs say about z between the voxels.
+    ``points`` add what landmark pairs say about z between the voxels; ``edges`` make the roughness
+    weak where tissue slides.
     """
 
     matrix: torch.Tensor
     right: torch.Tensor
     bending: float
     points: PointEquations | None = None
+    edges: SoftEdges | None = None
 
     def multiply(self, z: torch.Tensor) -> torch.Tensor:
-        out = roughness(z).mul_(self.bending)
+        rough = roughness(z) if self.edges is None else self.edges.roughness(z)
+        out = rough.mul_(self.bending)
         for entry, (i, j) in zip(self.matrix, UPPER, strict=True):
             out[i].addcmul_(entry, z[j])
             if i != j:
@@ -51,7 +55,7 @@ class NormalEquations:
         diagonal = self.matrix[[0, 3, 5]]
         if self.points is not None:
             self.points.add_diagonal(diagonal)
-        preconditioner = _Preconditioner(diagonal, self.bending)
+        preconditioner = _Preconditioner(diagonal, self.bending, self.edges)
         solution = torch.zeros_like(self.right)
         residual = self.right.clone()
         conjugate = preconditioner.apply(residual)
@@ -77,16 +81,24 @@ class _Preconditioner:
     "Parallel multilevel preconditioners", 1990): smooth motion settles in a few steps, not dozens.
     """
 
-    def __init__(self, diagonal: torch.Tensor, bending: float) -> None:
-        """``diagonal`` (3, Z, Y, X) of the data terms; the regularizer's is added."""
-        self._scales = [(diagonal + bending * _rough_diagonal(1)).reciprocal_()]
+    def __init__(
+        self, diagonal: torch.Tensor, bending: float, edges: SoftEdges | None = None
+    ) -> None:
+        """``diagonal`` (3, Z, Y, X) of the data terms; the regularizer's is added, where ``edges``
+        are soft its share of what it is elsewhere."""
+        stiffness = torch.ones((1, 1, 1, 1), device=diagonal.device)
+        if edges is not None:
+            stiffness = edges.diagonal()[None] / _rough_diagonal(1)
+        rough = bending * stiffness
+        self._scales = [(diagonal + rough * _rough_diagonal(1)).reciprocal_()]
         for level in range(1, _COARSER + 1):
             shape = diagonal.shape[1:]
             if any(n % 2 or n < 2 * _SMALLEST for n in shape):
                 break
             diagonal = pool(diagonal, 2)
+            rough = rough if edges is None else pool(rough, 2)
             # A coarse node stands for 8^level voxels.
-            whole = (diagonal + bending * _rough_diagonal(2**level)).mul_(8**level)
+            whole = (diagonal + rough * _rough_diagonal(2**level)).mul_(8**level)
             self._scales.append(whole.reciprocal_())
 
     def apply(self, residual: torch.Tensor) -> torch.Tensor:
