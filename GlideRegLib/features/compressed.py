@@ -1,8 +1,8 @@
 """Local features of a pair at full resolution, in fewer channels than MIND and contrast have.
 
-A fifth of the channels' directions hold next to none of what the images show. Squared differences
-are those of the features' principal components; the solver reads, stores and sums 8 of them
-instead of 13, at the same error of the registration (``Resources/benchmarks/profile.md``).
+A third of the channels' directions hold less than a tenth of what they show. The squared
+differences are next to those of the first principal components; the solver reads, stores and sums 9
+of them instead of 13, at the same error of the registration (``Resources/benchmarks/profile.md``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .local_contrast import local_contrast
 from .mind import mind_slabs, mind_ssc
 
 #: Principal components that are kept.
-COMPONENTS = 8
+COMPONENTS = 9
 #: From coarser grids on, memory and time do not matter and all channels are kept.
 _WHOLE_FROM = 4
 
