@@ -150,8 +150,11 @@ def _level(
         _sliding(pyramid, on_field, settings),
     )
     learns = level.alpha > 0 and pyramid.reduced is not None and pyramid.reduced.learns
-    for iteration in range(level.iterations):
-        progress.update(share[0] + share[1] * iteration / level.iterations)
+    iterations = level.iterations
+    if _yields(pyramid, settings):
+        iterations += iterations // 2  # the edges are weighed anew each time, and settle later
+    for iteration in range(iterations):
+        progress.update(share[0] + share[1] * iteration / iterations)
         if learns and iteration > 0:
             _learn(pyramid, displacement, level.pooling)
             pyramid.refresh()
