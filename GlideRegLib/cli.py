@@ -105,6 +105,17 @@ def register(
     ] = None,
     fixed_mask: Annotated[str | None, typer.Option(help="Region that counts (fixed).")] = None,
     moving_mask: Annotated[str | None, typer.Option(help="Region that counts (moving).")] = None,
+    sliding_mask: Annotated[
+        str | None,
+        typer.Option(help="Label map on the fixed image; tissue slides where labels meet."),
+    ] = None,
+    sliding: Annotated[
+        Literal["auto", "on", "off"] | None,
+        typer.Option(help="Yield where tissue shears, without a mask: auto is MR only."),
+    ] = None,
+    lungs_slide: Annotated[
+        bool, typer.Option("--lungs-slide", help="The lungs are found (CT) and may slide.")
+    ] = False,
     fixed_landmarks: Landmarks = None,
     moving_landmarks: Landmarks = None,
     fixed_constraints: Constraints = None,
@@ -153,12 +164,18 @@ def register(
         changes["method"] = method
     if method_option:
         changes["method_options"] = named_values(method_option)
+    refine_changes: dict[str, object] = {}
     if features:
         feature_changes["use"] = features
     if reduction:
         changes["reduction"] = {"kind": reduction}
     if spacing is not None:
         changes["grid"] = {"spacing_mm": spacing}
+    if lungs_slide:
+        refine_changes["lungs_slide"] = True
+    if sliding:
+        refine_changes["yields"] = {"auto": "auto", "on": "always", "off": "never"}[sliding]
+    changes["refine"] = refine_changes
     if low_memory:
         changes["memory_limit_mb"] = LOW_MEMORY_MB
     job = Job(
@@ -168,6 +185,7 @@ def register(
         settings=settings_from(preset, settings, changes),
         fixed_mask=fixed_mask,
         moving_mask=moving_mask,
+        sliding_mask=sliding_mask,
         fixed_landmarks=tuple(fixed_landmarks or ()),
         moving_landmarks=tuple(moving_landmarks or ()),
         fixed_constraints=tuple(fixed_constraints or ()),

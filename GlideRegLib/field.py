@@ -16,7 +16,7 @@ import torch
 
 from .errors import InputError
 from .geometry import Grid, normalized_coordinates
-from .inversion import difference, invert_lattice, invert_points
+from .inversion import difference, invert_lattice, invert_points, node_index
 from .volume import first_sentence
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class DisplacementField:
             inverse = invert_lattice(self.to_voxels(), self._inverse_limit)
             return DisplacementField(self.grid.voxels_to_mm(inverse), self.grid)
         nodes = self._nodes_around(near)
-        index = torch.stack(torch.unravel_index(nodes, self.grid.shape)).flip(0).float()
+        index = node_index(nodes, self.grid.shape)
         found = invert_points(self.to_voxels(), index, self._inverse_limit)
         vectors = torch.zeros_like(self.vectors)
         in_mm = self.grid.voxels_to_mm(found.view(3, 1, 1, -1)).view(3, -1)

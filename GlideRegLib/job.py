@@ -28,7 +28,8 @@ class Job:
     """Paths of the inputs, the output folder and the settings.
 
     Landmark files come in corresponding pairs; several pairs are joined. ``*_landmarks`` measure
-    the result, ``*_constraints`` guide the registration. ``outputs``: "files" (all
+    the result, ``*_constraints`` guide the registration. ``sliding_mask``: a label map in the fixed
+    frame; tissue slides where labels meet. ``outputs``: "files" (all
     that :meth:`Result.save` writes, and report.html) or "images" (only what another program needs
     to go on: :meth:`Result.save_images`, uncompressed and quick). ``jacobian`` adds
     jacobian.nii.gz to the files.
@@ -40,6 +41,7 @@ class Job:
     settings: Settings = field(default_factory=Settings)
     fixed_mask: str | None = None
     moving_mask: str | None = None
+    sliding_mask: str | None = None
     fixed_landmarks: tuple[str, ...] = ()
     moving_landmarks: tuple[str, ...] = ()
     fixed_constraints: tuple[str, ...] = ()
@@ -94,6 +96,7 @@ class Inputs:
     landmarks: tuple[np.ndarray, np.ndarray] | None
     labels: tuple[Volume, Volume] | None
     constraints: tuple[np.ndarray, np.ndarray] | None = None
+    sliding_labels: Volume | None = None
 
 
 def run_job(job: Job, progress: Progress | None = None) -> dict:
@@ -120,6 +123,7 @@ def run_job(job: Job, progress: Progress | None = None) -> dict:
         inputs.fixed_mask,
         inputs.moving_mask,
         inputs.constraints,
+        inputs.sliding_labels,
     )
     with progress.stage("report"):
         errors = None
@@ -167,7 +171,8 @@ def read_inputs(job: Job, progress: Progress) -> Inputs:
         from .constraints import LandmarkConstraints
 
         LandmarkConstraints.checked(constraints, fixed.grid, moving.grid)
-    return Inputs(fixed, moving, *masks, landmarks, pair, constraints)
+    sliding = read_labels(job.sliding_mask) if job.sliding_mask else None
+    return Inputs(fixed, moving, *masks, landmarks, pair, constraints, sliding)
 
 
 def check_output(folder: Path) -> None:

@@ -75,12 +75,11 @@ def find_start(
 def trusted(
     prepared: Prepared, fixed_masked: bool, moving_masked: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where each image counts: where it has data, and inside the user's mask if there is one."""
+    """Where each image counts: where it has data, and inside the user's mask if there is one.
+    Bool (Z, Y, X), fixed and moving."""
     pairs = (
         (prepared.fixed_inside, prepared.fixed_mask, fixed_masked),
         (prepared.moving_inside, prepared.moving_mask, moving_masked),
     )
-    first, second = (
-        (inside & mask if masked else inside).float() for inside, mask, masked in pairs
-    )
+    first, second = (inside & mask if masked else inside for inside, mask, masked in pairs)
     return first, second

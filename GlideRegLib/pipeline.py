@@ -12,13 +12,15 @@ import numpy as np
 import torch
 
 from . import machine, memory, provenance
+from .compartments import find_compartments
 from .confidence import estimate_uncertainty
 from .constraints import LandmarkConstraints
+from .errors import InputError
 from .features.pyramid import FeaturePyramid
 from .features.reduction import ReducedFeatures
 from .field import DisplacementField
 from .optimize.initial import initial_displacements
-from .optimize.refine import effective_levels, refine
+from .optimize.refine import effective_levels, finest_pooling, refine, repair_threshold
 from .optimize.repair import repair_folds
 from .optimize.warping import resize_displacement
 from .pair import find_start, trusted, understand
@@ -44,13 +46,15 @@ def register(
     fixed_mask: Volume | None = None,
     moving_mask: Volume | None = None,
     landmark_constraints: tuple[np.ndarray, np.ndarray] | None = None,
+    sliding_labels: Volume | None = None,
 ) -> Result:
     """Registers ``moving`` to ``fixed``: with GLIDE-Reg (Zhu et al.), or with the method that
     ``settings.method`` names (``methods/``).
 
     Volumes hold HU (CT) or any MR intensities, on any 3-D grids. Masks (label volumes; non-zero
     counts) restrict what is compared. ``landmark_constraints`` are corresponding fixed and moving
-    points, each (N, 3) in LPS mm, that guide the start and the field softly. Nothing is modified.
+    points, each (N, 3) in LPS mm, that guide the start and the field softly. ``sliding_labels`` is
+    a label map in the fixed frame: tissue slides where labels meet. Nothing is modified.
     Returns the field, transforms and measures as a :class:`Result`; raises a
     :class:`GlideRegError` with one sentence otherwise.
     """
@@ -60,12 +64,14 @@ def register(
     if settings.method != "glide":
         from .methods import find
 
+        if sliding_labels is not None:
+            raise InputError(f"The method '{settings.method}' takes no sliding mask.")
         masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
         return find(settings.method).register(
             fixed, moving, settings, progress, **masks, landmark_constraints=landmark_constraints
         )
     given = (fixed_mask, moving_mask)
-    return _glide(fixed, moving, settings, progress, given, landmark_constraints)
+    return _glide(fixed, moving, settings, progress, given, landmark_constraints, sliding_labels)
 
 
 def _glide(
@@ -75,6 +81,7 @@ def _glide(
     progress: Progress,
     given: tuple[Volume | None, Volume | None],
     landmark_constraints: tuple[np.ndarray, np.ndarray] | None,
+    sliding: Volume | None,
 ) -> Result:
     """The method itself; arguments as for :func:`register`, ``given`` the masks."""
     guides = None
@@ -96,11 +103,13 @@ def _glide(
             with progress.stage("prepare"):
                 prepared = _prepared(fixed, moving, initial, masks, modality, chosen).to(device)
                 trust = trusted(prepared, *(mask is not None for mask in given))
+                slides = find_compartments(prepared, sliding, chosen.refine.lungs_slide)
             encoder, reduced = None, None
             if chosen.uses_global:
                 encoder, reduced = _global_features(prepared, chosen, device, progress)
             near = _usable(guides, initial, prepared, progress)
-            return _optimize(prepared, trust, reduced, chosen, progress, near), encoder, near
+            found = _optimize(prepared, trust, reduced, chosen, progress, near, slides)
+            return found, encoder, near
 
         (field, uncertainty), encoder, near = budget.run(attempt)
         settings = budget.settings
@@ -121,7 +130,7 @@ def _glide(
         encoder,
         quality,
         progress,
-        (fixed, moving, *given),
+        (fixed, moving, *given, sliding),
         device,
         threads,
         time.monotonic() - started,
@@ -210,13 +219,22 @@ def _optimize(
     settings: Settings,
     progress: Progress,
     guides: LandmarkConstraints | None = None,
+    compartments: torch.Tensor | None = None,
 ) -> tuple[DisplacementField, Volume | None]:
     """Convex stage, refinement, repair: the field on the last level's grid, LPS mm; and its
     uncertainty, if that is wanted."""
     use_global, use_local = reduced is not None, settings.uses_local
     sigma = settings.refine.landmark_sigma_mm
     pyramid = FeaturePyramid(
-        prepared, trust, settings.features, reduced, progress.check, guides, sigma
+        prepared,
+        trust,
+        settings.features,
+        reduced,
+        progress.check,
+        guides,
+        sigma,
+        finest_pooling(settings.refine),
+        compartments,
     )
     with progress.stage("convex"):
         starts = initial_displacements(pyramid, settings.convex, use_global, use_local, progress)
@@ -227,8 +245,9 @@ def _optimize(
         # Half the working resolution is kept: a smooth field loses nothing that can be measured
         # (README), and the files are eight times smaller.
         pooling, displacement = _stored(pooling, displacement)
-        if settings.refine.repair_below > 0:
-            displacement, count = repair_folds(displacement, settings.refine.repair_below)
+        threshold = repair_threshold(pyramid, settings.refine)
+        if threshold > 0:
+            displacement, count = repair_folds(displacement, threshold)
             if count:
                 progress.message(f"Local repair of the field at {count} nodes.")
         field = DisplacementField.from_voxels(displacement, pyramid.grid_at(pooling))

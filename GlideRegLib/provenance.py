@@ -26,15 +26,15 @@ def build_report(
     encoder: Encoder | None,
     quality: dict,
     progress: Progress,
-    inputs: tuple[Volume, Volume, Volume | None, Volume | None],
+    inputs: tuple[Volume | None, ...],
     device: str,
     threads: int,
     total_seconds: float,
 ) -> dict:
     """The plain-value report of a run. Files appear by role and sha256, never by name."""
     seconds = {name: round(value, 3) for name, value in progress.seconds.items()}
-    roles = ("fixed", "moving", "fixed_mask", "moving_mask")
-    volumes = {role: v for role, v in zip(roles, inputs, strict=True) if v is not None}
+    roles = ("fixed", "moving", "fixed_mask", "moving_mask", "sliding_labels")
+    volumes = {role: v for role, v in zip(roles, inputs, strict=False) if v is not None}
     return {
         "schema": SCHEMA,
         "notice": NOTICE,

@@ -140,8 +140,8 @@ class Level:
     ``pooling`` of the working grid whose features are compared. The field lives on the same grid,
     but never on a finer one than the working grid pooled by 2. ``alpha`` and ``beta`` weigh the
     global and local SSD (sums over channels); ``bending`` is lambda for displacements in voxels of
-    the field's grid. ``cg_iterations``: conjugate-gradient steps of an iteration; a coarse level
-    settles the smooth motion and needs more of them.
+    the field's grid. ``cg_iterations``: conjugate-gradient steps of an iteration; each corrects
+    on three grids, so a few are enough.
     """
 
     pooling: int
@@ -149,7 +149,7 @@ class Level:
     alpha: float
     beta: float
     bending: float
-    cg_iterations: int = 12
+    cg_iterations: int = 6
 
 
 @dataclass(frozen=True)
@@ -159,18 +159,26 @@ class RefineSettings:
     The ``adam_*`` values are the paper's: 800 iterations at learning rate 1 (voxels), half
     resolution, alpha 0.5, beta 3.5, lambda 1.25 (on the mean over voxels and components).
     ``repair_below``: where the determinant falls below this the field is smoothed locally until it
-    does not (0 switches it off). ``landmark_sigma_mm``: how well landmarks that guide the
-    registration were placed; the smaller, the closer the field passes.
+    does not (0 switches it off). ``yields``: whether the regularizer yields to shear, as tissue
+    that slides does, from ``shear_limit`` on (voxels from node to node): "auto" (MR only), "always"
+    or "never". ``border_stiffness``: what is left of it between the compartments of a sliding mask;
+    ``lungs_slide``: lungs that are found in a CT are such a compartment. All four belong to
+    Gauss-Newton. ``landmark_sigma_mm``: how well
+    landmarks that guide the registration were placed; the smaller, the closer the field passes.
     """
 
     solver: str = "gauss-newton"
     levels: tuple[Level, ...] = (
-        Level(4, 6, 0.15, 1.0, 0.4, 60),
-        Level(2, 8, 0.0, 1.0, 0.4, 40),
-        Level(1, 4, 0.0, 1.0, 0.4, 12),
+        Level(4, 6, 0.15, 1.0, 0.4, 8),
+        Level(2, 5, 0.0, 1.0, 0.4, 6),
+        Level(1, 3, 0.0, 1.0, 0.4, 4),
     )
     max_step: float = 1.5
     repair_below: float = 0.05
+    yields: str = "auto"
+    shear_limit: float = 0.4
+    border_stiffness: float = 0.05
+    lungs_slide: bool = False
     landmark_sigma_mm: float = 2.0
     adam_iterations: int = 800
     adam_learning_rate: float = 1.0
@@ -194,6 +202,9 @@ class RefineSettings:
             found += _range("cg_iterations", level.cg_iterations, 1, 500)
         found += _range("max_step", self.max_step, 0.1, 10)
         found += _range("repair_below", self.repair_below, 0, 0.5)
+        found += _choice("yields", self.yields, ("auto", "always", "never"))
+        found += _range("shear_limit", self.shear_limit, 0.01, 10)
+        found += _range("border_stiffness", self.border_stiffness, 0.01, 1)
         found += _range("landmark_sigma_mm", self.landmark_sigma_mm, 0.1, 50)
         found += _range("adam_iterations", self.adam_iterations, 1, 10000)
         found += _range("adam_learning_rate", self.adam_learning_rate, 1e-4, 10)

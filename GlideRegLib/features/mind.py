@@ -7,7 +7,7 @@ image-guided interventions using self-similarities", MICCAI 2013.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -47,49 +47,66 @@ def mind_ssc(
     dilation: int = 2,
     pool: int = 1,
     check: Callable[[], None] = lambda: None,
-    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """MIND-SSC descriptors of an image (Z, Y, X), averaged over blocks of ``pool``^3 voxels.
 
     ``radius`` of the box patch and ``dilation`` of the neighborhood are in voxels. Returns
     (12, Z/pool, Y/pool, X/pool) float32 with values in (0, 1]; a remainder at the far end is
     dropped. Works slab by slab: the full-resolution 12-channel volume never exists. ``check`` is
-    called between slabs and may raise to cancel. ``out`` receives the result, in its own type and
-    memory layout, when it is given.
+    called between slabs and may raise to cancel.
     """
     size = [n // pool * pool for n in image.shape]
-    margin = 2 * dilation + radius
-    padded = F.pad(
-        image[None, None, : size[0], : size[1], : size[2]].float(), (margin,) * 6, mode="replicate"
-    )[0, 0]
-    slab = max(pool, 16 // pool * pool)
-    starts = range(0, size[0], slab)
-
-    def distances(start: int) -> torch.Tensor:
-        stop = min(start + slab, size[0])
-        return _distances(padded[start : stop + 2 * margin], radius, dilation)
-
-    # All slabs count for the clamp: a part of them may be empty, and would clamp all to nothing.
-    total = 0.0
-    for start in starts:
-        check()
-        total += float(distances(start).sum(dtype=torch.float64))
-    mean_variance = total / (12 * math.prod(size))
-    if out is None:
-        out = image.new_empty((12, *(n // pool for n in size)), dtype=torch.float32)
-    for start in starts:
-        check()
-        d = distances(start)
-        variance = d.mean(dim=0).clamp_(1e-3 * mean_variance, 1e3 * mean_variance)
-        channels = d.div_(variance.clamp_min(1e-12)).neg_().exp_()
+    image = image[: size[0], : size[1], : size[2]]
+    out = image.new_empty((12, *(n // pool for n in size)), dtype=torch.float32)
+    for start, channels in mind_slabs(image, radius, dilation, pool, check):
         if pool > 1:
             channels = F.avg_pool3d(channels[None], pool)[0]
         out[:, start // pool : start // pool + channels.shape[1]] = channels
     return out
 
 
-def _distances(padded: torch.Tensor, radius: int, dilation: int) -> torch.Tensor:
-    """Patch distances minus their minimum over channels, for a slab with its margin: (12, ...)."""
+def mind_slabs(
+    image: torch.Tensor,
+    radius: int = 1,
+    dilation: int = 2,
+    multiple: int = 1,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """The descriptors of :func:`mind_ssc` at full resolution, slab by slab: the first slice, and
+    (12, slices, Y, X) float32. ``multiple``: of this many slices each slab, but for the last."""
+    margin = 2 * dilation + radius
+    padded = F.pad(image[None, None].float(), (margin,) * 6, mode="replicate")[0, 0]
+    depth = image.shape[0]
+    slab = max(multiple, 16 // multiple * multiple)
+    starts = range(0, depth, slab)
+
+    def distances(start: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        check()
+        stop = min(start + slab, depth)
+        return _distances(padded[start : stop + 2 * margin], radius, dilation)
+
+    # All slabs count for the clamp: a part of them may be empty, and would clamp all to nothing.
+    total = sum(_total(*distances(start)) for start in starts)
+    mean_variance = total / (12 * math.prod(image.shape))
+    for start in starts:
+        parts, least = distances(start)
+        d = torch.stack(parts).sub_(least)
+        variance = d.mean(dim=0).clamp_(1e-3 * mean_variance, 1e3 * mean_variance)
+        yield start, d.mul_(variance.clamp_min_(1e-12).reciprocal_().neg_()).exp_()
+
+
+def _total(parts: list[torch.Tensor], least: torch.Tensor) -> float:
+    """The sum of the distances of all channels and voxels of a slab, the least taken off."""
+    return sum(float(part.sum()) for part in parts) - 12 * float(least.sum())
+
+
+def _distances(
+    padded: torch.Tensor, radius: int, dilation: int
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Patch distances of the 12 channels, and their minimum, for a slab with its margin.
+
+    They are sums over the patch, not means: only their ratios count.
+    """
     margin = 2 * dilation + radius
     shape = [n - 2 * margin for n in padded.shape]
     plan = _plan()
@@ -101,21 +118,23 @@ def _distances(padded: torch.Tensor, radius: int, dilation: int) -> torch.Tensor
             slice(dilation + dilation * k, n - dilation + dilation * k)
             for k, n in zip(v, padded.shape, strict=True)
         ]
-        maps[v] = _box_mean((padded[tuple(core)] - padded[tuple(moved)]).square_(), radius)
-    out = padded.new_empty((12, *shape))
-    for channel, (v, base) in enumerate(plan):
+        maps[v] = _box_sum((padded[tuple(core)] - padded[tuple(moved)]).square_(), radius)
+    parts = []
+    for v, base in plan:
         start = [margin - dilation - radius + dilation * k for k in base]
-        out[channel] = maps[v][tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))]
-    return out.sub_(out.amin(dim=0))
+        parts.append(maps[v][tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))])
+    least = parts[0]
+    for part in parts[1:]:
+        least = torch.minimum(least, part)
+    return parts, least
 
 
-def _box_mean(values: torch.Tensor, radius: int) -> torch.Tensor:
-    """Mean over (2 radius + 1)^3 voxels; each axis gets shorter by 2 radius."""
-    side = 2 * radius + 1
+def _box_sum(values: torch.Tensor, radius: int) -> torch.Tensor:
+    """Sum over (2 radius + 1)^3 voxels; each axis gets shorter by 2 radius."""
     for dim in range(3):
         n = values.shape[dim] - 2 * radius
-        total = values.narrow(dim, 0, n).clone()
-        for k in range(1, side):
+        total = values.narrow(dim, 0, n) + values.narrow(dim, 1, n)
+        for k in range(2, 2 * radius + 1):
             total.add_(values.narrow(dim, k, n))
-        values = total.div_(side)
+        values = total
     return values

@@ -97,7 +97,7 @@ def run(
             size = (settings.grid.spacing_mm, settings.grid.margin_mm)
             prepared = prepare_pair(*pair, initial, *size, modality, counted, multiple).to(device)
             given = tuple(mask is not None for mask in masks)
-            trust = trusted(prepared, *given)
+            trust = tuple(t.float() for t in trusted(prepared, *given))
         with progress.stage("refine"):
             problem = Problem(
                 prepared, trust, any(given), settings, options, device, threads, progress

@@ -16,7 +16,8 @@ COEFFICIENTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 #: Weight of |d|^2 that decides between equal costs (outside the body): the smallest motion wins.
 TIE_BREAK = 1e-4
 
-_CHUNK = 4096
+#: Voxels whose candidates are compared at once: the processor's cache holds them.
+_CHUNK = {"cpu": 2**9, "cuda": 2**16}
 
 
 def coupled_convex(
@@ -39,9 +40,36 @@ def coupled_convex(
     if pull is not None:
         tie_break += pull.reshape(-1)
     for coefficient in (0.0, *coefficients):
-        best = coupled_argmin(flat, mesh, smooth, coefficient, tie_break)
-        smooth = box_filter(mesh[:, best].reshape(3, *shape)).reshape(3, -1)
+        best = _coupled_minimum(flat, mesh, smooth, coefficient, tie_break)
+        smooth = box_filter(best.reshape(3, *shape)).reshape(3, -1)
     return smooth.reshape(3, *shape)
+
+
+def _coupled_minimum(
+    costs: torch.Tensor,
+    mesh: torch.Tensor,
+    smooth: torch.Tensor,
+    coefficient: float,
+    tie_break: torch.Tensor,
+) -> torch.Tensor:
+    """The d (3, N) itself that :func:`coupled_argmin` finds; the mean of those that tie.
+
+    |d|^2 - 2 d.s is one matrix product per chunk, and so is the look-up of the d where the least
+    value stands: ``argmin`` takes ten times as long as ``amin``.
+    """
+    squared = mesh.square().sum(dim=0)
+    factors = torch.cat((-2 * coefficient * mesh, squared[None])).T
+    counted = torch.cat((mesh, torch.ones_like(squared)[None]))
+    on_squared = tie_break + coefficient
+    best = torch.empty_like(smooth)
+    chunk = _CHUNK[costs.device.type]
+    for start in range(0, costs.shape[1], chunk):
+        part = slice(start, start + chunk)
+        right = torch.cat((smooth[:, part], on_squared[None, part]))
+        values = (factors @ right).add_(costs[:, part])
+        sums = counted @ values.eq_(values.amin(dim=0))
+        torch.div(sums[:3], sums[3], out=best[:, part])
+    return best
 
 
 def coupled_argmin(
@@ -60,8 +88,9 @@ def coupled_argmin(
     factors = torch.cat((-2 * coefficient * mesh, squared[None])).T
     on_squared = tie_break + coefficient
     best = torch.empty(costs.shape[1], dtype=torch.long, device=costs.device)
-    for start in range(0, costs.shape[1], _CHUNK):
-        part = slice(start, start + _CHUNK)
+    chunk = _CHUNK[costs.device.type]
+    for start in range(0, costs.shape[1], chunk):
+        part = slice(start, start + chunk)
         right = torch.cat((smooth[:, part], on_squared[None, part]))
         best[part] = torch.addmm(costs[:, part].float(), factors, right).argmin(dim=0)
     return best

@@ -18,9 +18,10 @@ from .warping import warp
 #: field grows without limit where no data hold it (outside the moving image's field of view).
 MEMBRANE = 0.1
 
-#: Largest diagonal entry of the regularizer's matrix in 3-D: of the squared graph Laplacian and of
-#: the Laplacian itself (preconditioner).
-ROUGHNESS_DIAGONAL = 42.0 + 6.0 * MEMBRANE
+#: Largest diagonal entries of the regularizer's matrix in 3-D: of the squared graph Laplacian, and
+#: of MEMBRANE times the Laplacian itself (preconditioner).
+BENDING_DIAGONAL = 42.0
+MEMBRANE_DIAGONAL = 6.0 * MEMBRANE
 
 #: Share of the local energy by which a field that the global features guided must beat the one
 #: without them. Less is noise: on the phantom such differences do not predict the true error.
@@ -38,12 +39,13 @@ class FeaturePair:
 
 def laplacian(values: torch.Tensor) -> torch.Tensor:
     """Graph Laplacian (positive semi-definite, free borders) over the last three axes."""
-    out = torch.zeros_like(values)
+    out = values * 6.0
     for dim in (-3, -2, -1):
         n = values.shape[dim]
-        step = values.narrow(dim, 1, n - 1) - values.narrow(dim, 0, n - 1)
-        out.narrow(dim, 1, n - 1).add_(step)
-        out.narrow(dim, 0, n - 1).sub_(step)
+        out.narrow(dim, 1, n - 1).sub_(values.narrow(dim, 0, n - 1))
+        out.narrow(dim, 0, n - 1).sub_(values.narrow(dim, 1, n - 1))
+        for face in (0, n - 1):  # beyond a border the value goes on as it is
+            out.select(dim, face).sub_(values.select(dim, face))
     return out
 
 

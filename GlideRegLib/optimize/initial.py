@@ -11,9 +11,15 @@ from ..features.pyramid import FeaturePyramid
 from ..progress import Progress
 from ..settings import ConvexSettings
 from .convex import convex_displacement
-from .energy import FeaturePair
+from .energy import FeaturePair, energy
 from .guide import Guide
+from .repair import repair_folds
 from .warping import compose, resize_displacement, warp
+
+#: Share by which a compartment's own start must fit it better than that of the whole.
+CLEARLY_BETTER = 0.05
+#: Where a start that was put together falls below this determinant, it is smoothed.
+LEAST_DETERMINANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,9 @@ def initial_displacements(
         progress.update(0.65)
         if use_local:
             levels = settings.local_levels
-            found = _chain(pyramid.local, pyramid, settings, levels, found, progress, guide)
+            found = _chain_in_parts(
+                pyramid.local, pyramid, settings, levels, found, progress, guide
+            )
     return Starts(local, found)
 
 
@@ -75,7 +83,7 @@ def _first_chain(
     runs once more from a field through the pairs, and is held to it near them.
     """
     start = None if guide is None else guide.start
-    found = _chain(features, pyramid, settings, levels, start, progress, guide)
+    found = _chain_in_parts(features, pyramid, settings, levels, start, progress, guide)
     points = pyramid.points_at(levels[-1][0])
     if guide is not None or points is None:
         return found, guide
@@ -87,7 +95,37 @@ def _first_chain(
         "from a field through them."
     )
     guide = Guide.through(pyramid)
-    return _chain(features, pyramid, settings, levels, guide.start, progress, guide), guide
+    start = guide.start
+    return _chain_in_parts(features, pyramid, settings, levels, start, progress, guide), guide
+
+
+def _chain_in_parts(
+    features: Callable[[int], FeaturePair],
+    pyramid: FeaturePyramid,
+    settings: ConvexSettings,
+    levels: tuple[tuple[int, int], ...],
+    start: torch.Tensor | None,
+    progress: Progress,
+    guide: Guide | None = None,
+) -> torch.Tensor:
+    """The chain of the whole; a compartment that one of its own fits clearly better takes that.
+
+    Lungs that move by more than the distance of two ribs would take the chest wall along, to the
+    next rib; no refinement finds back from there. Without compartments it is one chain.
+    """
+    whole = _chain(features, pyramid, settings, levels, start, progress, guide)
+    pooling = levels[-1][0]
+    labels = pyramid.compartments_at(pooling)
+    if labels is None:
+        return whole
+    pair, found = features(pooling), whole
+    for label in labels.unique().tolist():
+        own = _chain(features, pyramid, settings, levels, start, progress, guide, label)
+        trust = pyramid.trust_at(pooling, label)[0]
+        misfits = [energy([pair], u, 0.0, trust)[0] for u in (own, whole)]
+        if misfits[0] < (1 - CLEARLY_BETTER) * misfits[1]:
+            found = torch.where(labels == label, own, found)
+    return found if found is whole else repair_folds(found, LEAST_DETERMINANT)[0]
 
 
 def _chain(
@@ -98,12 +136,16 @@ def _chain(
     start: torch.Tensor | None,
     progress: Progress,
     guide: Guide | None = None,
+    label: int | None = None,
 ) -> torch.Tensor:
-    """Convex stages from coarse to fine, each on the moving features warped so far."""
+    """Convex stages from coarse to fine, each on the moving features warped so far.
+
+    With a ``label`` only the fixed tissue of that compartment is compared.
+    """
     displacement = start
     for pooling, radius in levels:
         pair = features(pooling)
-        trust = pyramid.trust_at(pooling)
+        trust = pyramid.trust_at(pooling, label)
         moving, moving_trust = pair.moving, trust[1]
         if displacement is not None:
             displacement = resize_displacement(displacement, pair.fixed.shape[1:])

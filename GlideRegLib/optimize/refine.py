@@ -12,6 +12,7 @@ from ..settings import Level, RefineSettings
 from .energy import MINIMUM_GAIN, FeaturePair, energy, laplacian
 from .gauss_newton import GaussNewton
 from .initial import Starts
+from .sliding import Sliding, SoftEdges
 from .warping import box_filter, resize_displacement, warp
 
 #: Mean step (voxels) under which a level is finished.
@@ -19,6 +20,8 @@ _FINISHED = 0.01
 #: The field's grid is the working grid pooled by this, or coarser. Finer features still pull at it:
 #: the field is smooth between such nodes, and the equations are eight times fewer (README).
 FINEST_FIELD = 2
+#: Fields that slide are steep: between the nodes they may fold where the nodes themselves do not.
+SLIDING_DETERMINANT = 0.2
 #: Local-only iterations after those that the global features guided.
 _POLISH = 4
 
@@ -67,6 +70,13 @@ def effective_levels(levels: tuple[Level, ...], use_global: bool, use_local: boo
     alpha = max(level.alpha for level in levels) or 0.15
     kept = [level for level in levels if level.pooling > 1] or list(levels)
     return [replace(v, alpha=alpha, beta=0.0) for v in kept]
+
+
+def finest_pooling(settings: RefineSettings) -> int:
+    """Pooling factor of the finest features that the refinement asks for."""
+    if settings.solver == "adam":
+        return settings.adam_pooling
+    return min(level.pooling for level in settings.levels)
 
 
 def field_pooling(level: Level) -> int:
@@ -137,10 +147,14 @@ def _level(
         progress.check,
         pyramid.points_at(on_field),
         on_field // level.pooling,
+        _sliding(pyramid, on_field, settings),
     )
     learns = level.alpha > 0 and pyramid.reduced is not None and pyramid.reduced.learns
-    for iteration in range(level.iterations):
-        progress.update(share[0] + share[1] * iteration / level.iterations)
+    iterations = level.iterations
+    if _yields(pyramid, settings):
+        iterations += iterations // 2  # the edges are weighed anew each time, and settle later
+    for iteration in range(iterations):
+        progress.update(share[0] + share[1] * iteration / iterations)
         if learns and iteration > 0:
             _learn(pyramid, displacement, level.pooling)
             pyramid.refresh()
@@ -149,6 +163,25 @@ def _level(
         if step < _FINISHED:
             break
     return displacement
+
+
+def _sliding(pyramid: FeaturePyramid, pooling: int, settings: RefineSettings) -> Sliding:
+    """Where the field on the pooled grid may slide."""
+    labels = pyramid.compartments_at(pooling)
+    borders = None if labels is None else SoftEdges.between(labels, settings.border_stiffness)
+    return Sliding(settings.shear_limit if _yields(pyramid, settings) else 0.0, borders)
+
+
+def _yields(pyramid: FeaturePyramid, settings: RefineSettings) -> bool:
+    return settings.yields == "always" or (settings.yields == "auto" and pyramid.modality == "mr")
+
+
+def repair_threshold(pyramid: FeaturePyramid, settings: RefineSettings) -> float:
+    """Determinant below which the field is repaired; 0: never."""
+    slides = _yields(pyramid, settings) or pyramid.has_compartments
+    if settings.repair_below == 0 or settings.solver == "adam" or not slides:
+        return settings.repair_below
+    return max(settings.repair_below, SLIDING_DETERMINANT)
 
 
 def _pairs(pyramid: FeaturePyramid, pooling: int, alpha: float, beta: float) -> list[FeaturePair]:

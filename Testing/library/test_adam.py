@@ -49,6 +49,11 @@ class Features:
     def points_at(self, pooling: int) -> None:
         return None
 
+    modality, has_compartments = "ct", False
+
+    def compartments_at(self, pooling: int) -> None:
+        return None
+
     def trust_at(self, pooling: int) -> tuple[torch.Tensor, torch.Tensor]:
         return tuple(pool(t[None], pooling)[0] for t in self._trust)
 

@@ -15,7 +15,7 @@ from GlideRegLib.constraints import LandmarkConstraints, rigid_motion
 from GlideRegLib.errors import InputError, SettingsError
 from GlideRegLib.geometry import Grid, transform_points
 from GlideRegLib.landmarks import write_landmarks
-from GlideRegLib.optimize.gauss_newton import NormalEquations
+from GlideRegLib.optimize.normal_equations import NormalEquations
 from GlideRegLib.optimize.point_term import ROBUST_SIGMAS, PointTerm
 from GlideRegLib.optimize.warping import compose
 from GlideRegLib.pipeline import register

@@ -239,7 +239,12 @@ class Features:
     def points_at(self, pooling: int) -> None:
         return None
 
-    def trust_at(self, pooling: int) -> tuple[torch.Tensor, torch.Tensor]:
+    modality, has_compartments = "ct", False
+
+    def compartments_at(self, pooling: int) -> None:
+        return None
+
+    def trust_at(self, pooling: int, label: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         shape = tuple(n // pooling for n in self._local[0].shape[1:])
         return torch.ones(shape), torch.ones(shape)
 

@@ -11,6 +11,8 @@ from scipy import ndimage
 from GlideRegLib.errors import Cancelled
 from GlideRegLib.field import jacobian_determinant
 from GlideRegLib.geometry import Grid, index_tensor
+from GlideRegLib.optimize import data_term
+from GlideRegLib.optimize.data_term import UPPER
 from GlideRegLib.optimize.energy import (
     MEMBRANE,
     FeaturePair,
@@ -19,14 +21,18 @@ from GlideRegLib.optimize.energy import (
     roughness,
 )
 from GlideRegLib.optimize.gauss_newton import (
-    _UPPER,
     DAMPING,
     GaussNewton,
-    NormalEquations,
-    _Lookup,
-    _Table,
 )
-from GlideRegLib.optimize.warping import pool, resize_displacement, warp
+from GlideRegLib.optimize.lookup import Lookup, Table
+from GlideRegLib.optimize.normal_equations import NormalEquations, _Preconditioner
+from GlideRegLib.optimize.warping import (
+    doubled,
+    pool,
+    resize_displacement,
+    summed_by_two,
+    warp,
+)
 
 TINY = (4, 3, 5)
 
@@ -59,7 +65,7 @@ def dense_system(equations: NormalEquations) -> np.ndarray:
     voxels = int(np.prod(shape))
     first = dense_laplacian(shape)
     system = np.kron(np.eye(3), equations.bending * (first @ first + MEMBRANE * first))
-    for entry, (i, j) in zip(equations.matrix.double().numpy(), _UPPER, strict=True):
+    for entry, (i, j) in zip(equations.matrix.double().numpy(), UPPER, strict=True):
         for a, b in {(i, j), (j, i)}:
             block = slice(a * voxels, (a + 1) * voxels), slice(b * voxels, (b + 1) * voxels)
             system[block] += np.diag(entry.ravel())
@@ -68,7 +74,7 @@ def dense_system(equations: NormalEquations) -> np.ndarray:
 
 def random_equations(shape: tuple[int, int, int] = TINY, bending: float = 0.4) -> NormalEquations:
     gradients = noise(4, 3, *shape)
-    matrix = torch.stack([(gradients[:, i] * gradients[:, j]).sum(0) for i, j in _UPPER])
+    matrix = torch.stack([(gradients[:, i] * gradients[:, j]).sum(0) for i, j in UPPER])
     matrix[[0, 3, 5]] += DAMPING
     return NormalEquations(matrix, noise(3, *shape, seed=1), bending)
 
@@ -130,6 +136,39 @@ def test_more_conjugate_gradient_steps_come_nearer() -> None:
     assert errors[-1] < 0.05 * errors[0]
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 8), (16, 24, 16), (8, 7, 8)])
+def test_the_preconditioner_is_symmetric_and_positive_definite(shape: tuple) -> None:
+    diagonal = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)) + DAMPING
+    apply = _Preconditioner(diagonal, 0.4).apply
+    for seed in range(5):
+        a, b = noise(3, *shape, seed=10 + seed), noise(3, *shape, seed=20 + seed)
+        left, right = float((a * apply(b)).sum()), float((apply(a) * b).sum())
+        assert left == pytest.approx(right, rel=1e-3, abs=1e-2)
+        assert float((a * apply(a)).sum()) > 0
+
+
+def test_coarse_grids_settle_smooth_motion_in_a_few_steps() -> None:
+    """A force that varies slowly, on features that hold the field weakly."""
+    shape = (32, 32, 32)
+    matrix = torch.zeros(6, *shape)
+    matrix[[0, 3, 5]] = 2 * DAMPING
+    z, y, x = torch.meshgrid(*(torch.linspace(0, 3, n) for n in shape), indexing="ij")
+    equations = NormalEquations(matrix, torch.stack((x.cos(), y.sin(), (z + x).cos())), 0.4)
+    exact = equations.solve(500, 0.0)
+    few = equations.solve(8, 0.0)
+    assert float((few - exact).norm() / exact.norm()) < 0.1
+
+
+def test_doubling_is_trilinear_interpolation_and_summing_its_transpose() -> None:
+    coarse, fine = noise(3, 4, 5, 6), noise(3, 8, 10, 12, seed=1)
+    expected = torch.nn.functional.interpolate(
+        coarse[None], scale_factor=2, mode="trilinear", align_corners=False
+    )[0]
+    torch.testing.assert_close(doubled(coarse), expected)
+    left, right = (expected * fine).sum(), (coarse * summed_by_two(fine)).sum()
+    torch.testing.assert_close(left, right, atol=1e-3, rtol=1e-5)
+
+
 def test_no_force_gives_no_step() -> None:
     equations = random_equations()
     assert not NormalEquations(equations.matrix, torch.zeros(3, *TINY), 0.4).solve(12).any()
@@ -141,7 +180,7 @@ def test_looking_up_is_linear_interpolation_with_replicated_borders(
     shape: tuple, scale: float
 ) -> None:
     values, u = noise(3, *shape), scale * noise(3, *shape, seed=1)
-    found = _Table(values).sample(_Lookup(u, 0, shape)).T.reshape(3, *shape)
+    found = Table(values).sample(Lookup(u, 0, shape))
     position = (index_tensor(shape) + u).flip(0).numpy()
     for channel in range(3):
         expected = ndimage.map_coordinates(
@@ -153,16 +192,20 @@ def test_looking_up_is_linear_interpolation_with_replicated_borders(
 
 def test_looking_up_a_slab_is_a_part_of_looking_up_all() -> None:
     shape = (9, 5, 6)
-    table, u = _Table(noise(2, *shape)), noise(3, *shape, seed=1)
-    whole = table.sample(_Lookup(u, 0, shape)).view(*shape, 2)
-    part = table.sample(_Lookup(u[:, 3:7], 3, shape)).view(4, 5, 6, 2)
-    torch.testing.assert_close(part, whole[3:7])
+    table, u = Table(noise(2, *shape)), noise(3, *shape, seed=1)
+    whole = table.sample(Lookup(u, 0, shape))
+    part = table.sample(Lookup(u[:, 3:7], 3, shape))
+    torch.testing.assert_close(part, whole[:, 3:7])
 
 
-def test_the_equations_of_a_step_equal_their_definition_for_any_slabs() -> None:
+@pytest.mark.parametrize("slices", [1, 2, 4, 10, 20])
+def test_the_equations_of_a_step_equal_their_definition_for_any_slabs(
+    slices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A = sum a w g g' + damping, right = -(sum a w g r + lambda B u); g is the mean of the central
     differences of the fixed and the warped features; w is 0 where x + u(x) leaves the grid."""
     shape = (11, 6, 7)  # not a multiple of the slab
+    monkeypatch.setitem(data_term._SLAB_VOXELS, "cpu", slices * 6 * 7)
     pairs = [
         FeaturePair(noise(2, *shape, seed=1), noise(2, *shape, seed=2), 0.7),
         FeaturePair(noise(3, *shape, seed=3), noise(3, *shape, seed=4), 2.0),
@@ -185,7 +228,7 @@ def test_the_equations_of_a_step_equal_their_definition_for_any_slabs() -> None:
             right -= pair.weight * trust * gradient * residual
             matrix += pair.weight * trust * gradient[:, None] * gradient[None]
     right -= 0.3 * roughness(u).numpy()
-    for entry, (i, j) in zip(found.matrix.numpy(), _UPPER, strict=True):
+    for entry, (i, j) in zip(found.matrix.numpy(), UPPER, strict=True):
         np.testing.assert_allclose(entry, matrix[i, j] + (DAMPING if i == j else 0), atol=1e-4)
     np.testing.assert_allclose(found.right.numpy(), right, atol=1e-4)
     assert found.bending == 0.3
@@ -272,8 +315,8 @@ def test_the_steps_lower_the_energy_until_they_settle(known_pair: FeaturePair) -
         u, length = solver.step(u)
         energies.append(sum(energy([known_pair], u, 0.1)))
         lengths.append(length)
-    assert energies[:4] == sorted(energies[:4], reverse=True)
-    assert energies[3] < 0.05 * energies[0]
+    assert energies[:3] == sorted(energies[:3], reverse=True)
+    assert energies[2] < 0.05 * energies[0]
     assert energies[-1] < 1.1 * min(energies)
     assert lengths[-1] < 0.02 * lengths[0]
 
@@ -384,9 +427,13 @@ def test_a_wish_to_cancel_is_heard_inside_a_step(known_pair: FeaturePair) -> Non
 # --- features finer than the field ----------------------------------------------------------------
 
 
-def test_finer_features_give_each_field_voxel_the_mean_of_their_equations() -> None:
+@pytest.mark.parametrize("slices", [2, 4, 8, 20])
+def test_finer_features_give_each_field_voxel_the_mean_of_their_equations(
+    slices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The energy is a mean over voxels; one field voxel of motion is two of the features'."""
     shape, field = (12, 8, 10), (6, 4, 5)
+    monkeypatch.setitem(data_term._SLAB_VOXELS, "cpu", slices * 8 * 10)
     pair = FeaturePair(noise(3, *shape, seed=1), noise(3, *shape, seed=2), 0.7)
     weight = torch.rand(shape, generator=torch.Generator().manual_seed(5))
     u = 0.3 * noise(3, *field, seed=7)
