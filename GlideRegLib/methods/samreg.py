@@ -150,7 +150,8 @@ def _solve(problem: Problem, fixed: Volume, moving: Volume) -> tuple[Solution, R
             f"SAMReg found {found.counts[0]} regions in the fixed and {found.counts[1]} in the "
             "moving image, and no pair among them; lower its option similarity or predicted_iou."
         )
-    masks = [found.masks(which, prepared.grid) for which in (False, True)]
+    check = problem.progress.check
+    masks = [found.masks(which, prepared.grid, check) for which in (False, True)]
     pairs = _on_images(problem, found, masks, fixed, moving)
     field = _field(problem, masks) if options.dense else _no_field(problem)
     counts = dict(zip(("fixed", "moving"), found.counts, strict=True))

@@ -50,12 +50,16 @@ class FoundRegions:
     pixels: Grid
     counts: tuple[int, int]
 
-    def masks(self, moving: bool, grid: Grid) -> Tensor:
-        """All regions of an image on a grid, bool (K, Z, Y, X), on the CPU."""
+    def masks(self, moving: bool, grid: Grid, check: Callable[[], None] = lambda: None) -> Tensor:
+        """All regions of an image on a grid with the working grid's axes, bool (K, Z, Y, X), on
+        the CPU. ``check`` is called between the regions and may raise to cancel."""
         index = self.pixels.index_of(grid)
         regions = self.moving if moving else self.fixed
-        empty = torch.zeros((0, *grid.shape), dtype=torch.bool)
-        return torch.stack([fill(r, self.pixels, index) for r in regions]) if regions else empty
+        filled = torch.zeros((len(regions), *grid.shape), dtype=torch.bool)
+        for k, region in enumerate(regions):
+            check()
+            filled[k] = fill(region, self.pixels, index)
+        return filled
 
 
 @dataclass(frozen=True)

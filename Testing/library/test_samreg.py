@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from GlideRegLib.errors import MethodError, SettingsError
+from GlideRegLib.errors import Cancelled, MethodError, SettingsError
 from GlideRegLib.geometry import Grid
 from GlideRegLib.methods import find
 from GlideRegLib.optimize.warping import resize_displacement, warp
@@ -234,6 +234,23 @@ def test_a_point_grid_finds_what_a_decoder_of_points_shows() -> None:
     assert len(found) == 1 and torch.equal(found[0], disc(24, 24, 10))
     nothing = propose(Oracle, torch.zeros(256, 12, 12), disc(4, 4, 3), 1.0, rules)
     assert len(nothing) == 0
+
+
+def test_it_can_be_cancelled_while_it_segments(known_pair: tuple, real_weights: None) -> None:
+    fixed, moving, _ = known_pair
+    seen: list[str] = []
+    progress = Progress(lambda e: seen.append(e.stage), lambda: seen.count("refine") > 2)
+    settings = with_changes(
+        Settings.preset("fast"),
+        initial="none",
+        features={"encoder": "lite_medsam"},
+        grid={"margin_mm": 0.5},
+        method="samreg",
+        method_options={"slice_mm": 16.0},
+    )
+    with pytest.raises(Cancelled):
+        find("samreg").register(fixed, moving, settings, progress)
+    assert seen.count("refine") == 3 and "measure" not in seen
 
 
 def test_what_cannot_be_run_is_a_sentence(known_pair: tuple, real_weights: None) -> None:
