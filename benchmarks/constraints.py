@@ -118,10 +118,7 @@ def six_far_apart(points: np.ndarray) -> np.ndarray:
 def run_case(case: Case, data: Path, scratch: Path) -> dict[str, float]:
     """Mean errors in mm of the other landmarks: before, plain, guided; and folds in percent."""
     fixed, moving, (fixed_points, moving_points) = case.make(data)
-    start = case.start
-    if not isinstance(start, str):
-        start = str(scratch / "start.tfm")
-        sitk.WriteTransform(affine_to_sitk(_wrong_start(fixed.grid.center, case.start)), start)
+    start = given_start(case, fixed, scratch)
     changes = {"features": {"encoder": "none"}, "grid": case.grid, "initial": start, "threads": 1}
     settings = with_changes(Settings.preset("fast"), **changes)
     rows = six_far_apart(fixed_points)
@@ -136,6 +133,15 @@ def run_case(case: Case, data: Path, scratch: Path) -> dict[str, float]:
         found[name] = float(errors["after"].mean())
         found["folds"] = float(result.report["quality"]["folding_percent"]["body"])
     return found
+
+
+def given_start(case: Case, fixed: Volume, scratch: Path) -> str:
+    """The setting ``initial`` of a case; a wrong start becomes a file."""
+    if isinstance(case.start, str):
+        return case.start
+    file = str(scratch / "start.tfm")
+    sitk.WriteTransform(affine_to_sitk(_wrong_start(fixed.grid.center, case.start)), file)
+    return file
 
 
 def _wrong_start(center: np.ndarray, wrong: tuple) -> np.ndarray:
