@@ -147,7 +147,9 @@ class DisplacementField:
         steps = np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)])
         nodes = np.minimum(lower[:, None] + steps, size - 1).reshape(-1, 3)
         flat = (nodes[:, 2] * size[1] + nodes[:, 1]) * size[0] + nodes[:, 0]
-        return torch.from_numpy(np.unique(flat))
+        read = torch.zeros(self.grid.voxel_count, dtype=torch.bool)
+        read[torch.from_numpy(flat.ravel())] = True
+        return torch.nonzero(read)[:, 0]
 
     def inverse_residual(self, inverse: DisplacementField) -> torch.Tensor:
         """|(Id + self)(q + v(q)) - q| in mm at every node of the inverse's grid: (Z, Y, X).

@@ -39,7 +39,7 @@ _INPUT_KEPT = 5.0
 _WORKING_PREPARE = 33.0
 _WORKING_KEPT = 24.0
 _WORKING_REFINE = 73.0
-_WORKING_REFINE_FULL = 138.0
+_WORKING_REFINE_FULL = 106.0
 _WORKING_ADAM = 108.0
 #: While the field is measured: bytes per working voxel (what the allocator has not given back),
 #: per node of the field's lattice, per fixed voxel.

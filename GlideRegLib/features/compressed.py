@@ -77,6 +77,7 @@ def _one(
 ) -> dict[int, torch.Tensor]:
     """The features of one image, slab by slab: all channels at full resolution never exist."""
     mean, basis = components
+    offset = (basis @ mean)[:, None]
     shapes = {k: tuple(n // k for n in image.shape) for k in (1, 2, _WHOLE_FROM)}
     kept, whole = basis.shape
     out = {
@@ -97,8 +98,8 @@ def _one(
                 values = pool(values, 2)
             found = values
             if factor < _WHOLE_FROM:
-                shifted = values.flatten(1) - mean[:, None]
-                found = (basis @ shifted).view(kept, *values.shape[1:])
+                found = torch.addmm(offset, basis, values.flatten(1), beta=-1)
+                found = found.view(kept, *values.shape[1:])
             first = start // factor
             target[:, first : first + values.shape[1]] = found
     return out

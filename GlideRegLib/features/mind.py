@@ -90,7 +90,9 @@ def mind_slabs(
     mean_variance = total / (12 * math.prod(image.shape))
     for start in starts:
         parts, least = distances(start)
-        d = torch.stack(parts).sub_(least)
+        d = least.new_empty((12, *least.shape))
+        for channel, part in zip(d, parts, strict=True):
+            torch.sub(part, least, out=channel)
         variance = d.mean(dim=0).clamp_(1e-3 * mean_variance, 1e3 * mean_variance)
         yield start, d.mul_(variance.clamp_min_(1e-12).reciprocal_().neg_()).exp_()
 
