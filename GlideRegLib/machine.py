@@ -70,7 +70,8 @@ def peak_memory_mb() -> float:
     if status.exists():
         # Not getrusage: on Linux that begins with the memory of the program that started this one
         # (a Slicer with large volumes, say).
-        line = next((x for x in status.read_text().splitlines() if x.startswith("VmHWM:")), None)
+        lines = status.read_text(encoding="utf-8").splitlines()
+        line = next((x for x in lines if x.startswith("VmHWM:")), None)
         if line is not None:
             return int(line.split()[1]) / 2**10
     try:

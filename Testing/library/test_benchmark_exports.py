@@ -66,7 +66,7 @@ def read_nifti_array(path: Path) -> np.ndarray:
 
 def read_mhd(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     """(X, Y, Z) and the header of a MetaImage with a raw file beside it."""
-    lines = (line.split("=", 1) for line in path.read_text().splitlines())
+    lines = (line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines())
     header = {name.strip(): value.strip() for name, value in lines}
     size = tuple(map(int, header["DimSize"].split()))
     kind = {"MET_FLOAT": "<f4", "MET_DOUBLE": "<f8"}[header["ElementType"]]
@@ -114,7 +114,7 @@ def test_lung250m_rows_are_fixed_and_moving_voxels(files: dict[str, str], tmp_pa
     rows = [",".join(map(str, p)) for p in FIXED.to_physical(index)]
     points.write_text("\n".join(["x_lps,y_lps,z_lps", *rows]))
     run_export(files, "lung250m", tmp_path / "case_104.csv", "--points", str(points))
-    text = (tmp_path / "case_104.csv").read_text()
+    text = (tmp_path / "case_104.csv").read_text(encoding="utf-8")
     assert re.fullmatch(r"((-?\d+\.\d{3},){5}-?\d+\.\d{3}\n){3}", text)
     written = np.loadtxt(tmp_path / "case_104.csv", delimiter=",")
     np.testing.assert_allclose(written[:, :3], index, atol=1e-3)

@@ -75,7 +75,7 @@ def test_a_run_counts_only_whole_and_with_its_own_settings(manifest: Path, tmp_p
     (changed,) = plan_runs(make_job(manifest, tmp_path, "none", settings=other), Progress())
     assert changed.finished() is None
     record = run.folder / "record.json"
-    record.write_text(record.read_text()[:100])
+    record.write_text(record.read_text(encoding="utf-8")[:100])
     assert run.finished() is None
 
 
@@ -121,11 +121,11 @@ def test_the_command_writes_every_table_and_runs_only_what_is_missing(
     written = {path.name for path in tmp_path.iterdir()}
     expected = {"benchmark.md", "benchmark.html", "benchmark.json", "benchmark.csv", "table2.csv"}
     assert expected | {"table2.tex", "table4.tex", "boxplots.png", "cumulative.png"} <= written
-    page = (tmp_path / "benchmark.html").read_text()
+    page = (tmp_path / "benchmark.html").read_text(encoding="utf-8")
     assert "Research use only" in page
     assert 'src="data:image/png' in page
     assert "http" not in page
-    text = (tmp_path / "benchmark.json").read_text()
+    text = (tmp_path / "benchmark.json").read_text(encoding="utf-8")
     assert str(manifest.parent) not in text + page
     # The broken pair alone failed, with a reason.
     good, bad = json.loads(text)["runs"]
@@ -203,7 +203,7 @@ def test_options_reach_their_method_and_are_checked(manifest: Path, tmp_path: Pa
     run.folder.mkdir(parents=True)
     (run.folder / "job.json").write_text(json.dumps(run.content))
     assert run_one.main(str(run.folder / "job.json")) == 2
-    assert "no" in (run.folder / "problem.txt").read_text()
+    assert "no" in (run.folder / "problem.txt").read_text(encoding="utf-8")
     with pytest.raises(SettingsError, match="takes no part"):
         run_benchmark(make_job(manifest, tmp_path, "none", method_options={"convexadam": {}}))
 

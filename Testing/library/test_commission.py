@@ -222,9 +222,11 @@ def test_everything_is_written(run: Path) -> None:
         *("commission.json", "report.html"),
         *("error_rigid.nii.gz", "error_small.nii.gz"),
     }
-    text = (run / "commission.json").read_text()
+    text = (run / "commission.json").read_text(encoding="utf-8")
     # Embedded pictures may hold any letters, but no underscore.
-    assert "Doe_Jane" not in text and "Doe_Jane" not in (run / "report.html").read_text()
+    assert "Doe_Jane" not in text and "Doe_Jane" not in (run / "report.html").read_text(
+        encoding="utf-8"
+    )
     report = json.loads(text)
     assert [case["name"] for case in report["cases"]] == ["rigid", "small"]
     assert report["not_run"] == ["medium", "large"]
@@ -232,7 +234,7 @@ def test_everything_is_written(run: Path) -> None:
 
 
 def test_the_registration_is_better_than_none(run: Path) -> None:
-    for case in json.loads((run / "commission.json").read_text())["cases"]:
+    for case in json.loads((run / "commission.json").read_text(encoding="utf-8"))["cases"]:
         inner = "away from the ends"
         body, motion = case["error_mm"]["body"], case["motion_mm"]["body"]
         assert case["error_mm"][inner]["mean"] < 0.5 * motion["mean"], case["name"]
@@ -240,7 +242,7 @@ def test_the_registration_is_better_than_none(run: Path) -> None:
 
 
 def test_the_map_holds_what_the_table_says(run: Path) -> None:
-    for case in json.loads((run / "commission.json").read_text())["cases"]:
+    for case in json.loads((run / "commission.json").read_text(encoding="utf-8"))["cases"]:
         image = read_volume(run / f"error_{case['name']}.nii.gz")
         body = case["error_mm"]["body"]
         assert image.array.max() == pytest.approx(body["max"], abs=0.006)
@@ -252,7 +254,7 @@ def test_the_map_holds_what_the_table_says(run: Path) -> None:
 
 def test_the_report_says_verdicts_limits_and_what_was_not_run(run: Path) -> None:
     page = (run / "report.html").read_text(encoding="utf-8")
-    report = json.loads((run / "commission.json").read_text())
+    report = json.loads((run / "commission.json").read_text(encoding="utf-8"))
     assert "Research use only" in page and "TG-132" in page and "not verified" in page
     assert "What this test cannot show" in page and "Verdict of the physicist" in page
     assert f"<b>{report['verdict']}</b>" in page
@@ -305,7 +307,7 @@ def test_the_worker_commissions_without_a_page_where_its_packages_are_missing(
     )
     assert done.returncode == 0, done.stderr
     event = json.loads(done.stdout.splitlines()[-1])
-    report = json.loads((tmp_path / "out" / "commission.json").read_text())
+    report = json.loads((tmp_path / "out" / "commission.json").read_text(encoding="utf-8"))
     assert event["verdict"] == report["verdict"]
     assert report["limits"] == {"share_percent": 90.0, "within_mm": 3.0, "largest_mm": 6.0}
     names = {path.name for path in (tmp_path / "out").iterdir()}

@@ -48,7 +48,7 @@ def test_round_trip_is_exact(tmp_path: Path, name: str) -> None:
 
 def test_markups_follow_slicers_schema(tmp_path: Path) -> None:
     write_landmarks(tmp_path / "p.mrk.json", POINTS)
-    content = json.loads((tmp_path / "p.mrk.json").read_text())
+    content = json.loads((tmp_path / "p.mrk.json").read_text(encoding="utf-8"))
     assert content["@schema"].endswith("Markups/Resources/Schema/markups-schema-v1.0.3.json#")
     markup = content["markups"][0]
     assert (markup["type"], markup["coordinateSystem"], markup["coordinateUnits"]) == (
@@ -64,7 +64,7 @@ def test_markups_follow_slicers_schema(tmp_path: Path) -> None:
 
 def test_elastix_points_are_what_elastix_reads(tmp_path: Path) -> None:
     write_landmarks(tmp_path / "p.txt", POINTS)
-    lines = (tmp_path / "p.txt").read_text().splitlines()
+    lines = (tmp_path / "p.txt").read_text(encoding="utf-8").splitlines()
     assert lines[:2] == ["point", "3"]
     assert [float(v) for v in lines[3].split()] == POINTS[1].tolist()
 

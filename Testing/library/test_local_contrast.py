@@ -27,7 +27,9 @@ def texture(seed: int = 0, scale: float = 100.0) -> torch.Tensor:
 
 def pyramid(fixed: torch.Tensor, moving: torch.Tensor, **changes: float) -> FeaturePyramid:
     ones = torch.ones(SHAPE)
-    prepared = SimpleNamespace(grid=GRID, fixed=fixed, moving=moving, fixed_mask=ones.bool())
+    prepared = SimpleNamespace(
+        grid=GRID, fixed=fixed, moving=moving, fixed_mask=ones.bool(), modality="ct"
+    )
     return FeaturePyramid(prepared, (ones, ones), FeatureSettings(**changes), None)
 
 

@@ -289,7 +289,7 @@ def test_curves_keep_their_order_labels_and_looks(
     content = {"markups": [curve, markup("Fiducial", source[7:9], frame)]}
     (tmp_path / "c.mrk.json").write_text(json.dumps(content))
     carry_points(tmp_path / "c.mrk.json", tmp_path / "out.mrk.json", carrier.push)
-    written = json.loads((tmp_path / "out.mrk.json").read_text())["markups"]
+    written = json.loads((tmp_path / "out.mrk.json").read_text(encoding="utf-8"))["markups"]
     flip = np.array([-1, -1, 1]) if frame == "RAS" else np.ones(3)
     found = [np.array([p["position"] for p in m["controlPoints"]]) * flip for m in written]
     assert np.allclose(np.delete(found[0], 3, axis=0), target[:7], atol=0.02)
@@ -313,7 +313,7 @@ def test_a_roi_turns_with_a_rigid_motion_and_keeps_its_size(tmp_path: Path, fram
     roi.update(center=(flip @ CENTER).tolist(), orientation=(flip @ axes).ravel().tolist())
     (tmp_path / "r.mrk.json").write_text(json.dumps({"markups": [roi]}))
     carry_points(tmp_path / "r.mrk.json", tmp_path / "o.mrk.json", carrier.push)
-    box = json.loads((tmp_path / "o.mrk.json").read_text())["markups"][0]
+    box = json.loads((tmp_path / "o.mrk.json").read_text(encoding="utf-8"))["markups"][0]
     center = np.array(rigid.TransformPoint(CENTER.tolist()))
     assert np.allclose(flip @ box["center"], center)
     assert np.allclose(flip @ box["controlPoints"][0]["position"], center)
@@ -327,7 +327,7 @@ def test_a_roi_holds_all_of_the_bent_box(tmp_path: Path, carrier: Carrier) -> No
     roi.update(center=source[0].tolist(), orientation=np.eye(3).ravel().tolist())
     (tmp_path / "r.mrk.json").write_text(json.dumps({"markups": [roi]}))
     carry_points(tmp_path / "r.mrk.json", tmp_path / "o.mrk.json", carrier.push)
-    box = json.loads((tmp_path / "o.mrk.json").read_text())["markups"][0]
+    box = json.loads((tmp_path / "o.mrk.json").read_text(encoding="utf-8"))["markups"][0]
     corners = np.array([(x, y, z) for x in (-10, 10) for y in (-8, 8) for z in (-6, 6)])
     moved = carrier.push(source[0] + corners)
     axes = np.reshape(box["orientation"], (3, 3))
@@ -558,7 +558,7 @@ def test_the_command_carries_everything_and_leaves_the_inputs_alone(
     for name in ("dose.nrrd", image):
         assert read_volume(output / name).grid.is_close(target, 1e-2)
     assert sitk.ReadImage(str(output / image)).GetPixelID() == sitk.sitkInt16
-    text = (output / "propagation.json").read_text()
+    text = (output / "propagation.json").read_text(encoding="utf-8")
     assert "Jane" not in text and str(tmp_path) not in text
     report = json.loads(text)
     assert report["direction"] == ("fixed to moving" if back else "moving to fixed")
@@ -656,7 +656,9 @@ def test_the_worker_carries_with_grids_in_the_place_of_images(
     assert {"read", "carry", "save"} <= {event.get("stage") for event in events}
     images = [read_volume(tmp_path / folder / "l.mha").array for folder in ("images", "grids")]
     np.testing.assert_array_equal(*images)
-    texts = [(tmp_path / folder / "p.csv").read_text() for folder in ("images", "grids")]
+    texts = [
+        (tmp_path / folder / "p.csv").read_text(encoding="utf-8") for folder in ("images", "grids")
+    ]
     # NIfTI keeps the directions of the images in single precision.
     points = [np.loadtxt(text.splitlines()[1:], delimiter=",", usecols=(1, 2, 3)) for text in texts]
     np.testing.assert_allclose(*points, atol=1e-3)

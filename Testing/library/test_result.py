@@ -239,7 +239,7 @@ def test_the_saved_files_are_read_back_by_simpleitk_as_the_same_map(
     assert Grid.from_sitk(warped).is_close(FIXED, 1e-3)
     difference = sitk.GetArrayFromImage(warped) - result.warp(moving).array
     assert np.abs(difference).max() <= 0.5
-    assert json.loads((folder / "result.json").read_text()) == result.report
+    assert json.loads((folder / "result.json").read_text(encoding="utf-8")) == result.report
 
 
 def test_fractional_mr_intensities_are_not_rounded(
@@ -284,7 +284,7 @@ def test_a_save_that_fails_in_the_middle_leaves_the_old_files_as_they_were(
     def full_disk(transform: sitk.Transform, path: str) -> None:
         written.append(path)
         if len(written) == 2:
-            Path(path).write_text("half")
+            Path(path).write_text("half", encoding="utf-8")
             raise RuntimeError("no space left on device")
         write(transform, path)
 
@@ -292,7 +292,7 @@ def test_a_save_that_fails_in_the_middle_leaves_the_old_files_as_they_were(
     with pytest.raises(OutputError, match="no space left"):
         result.save(tmp_path, moving)
     assert {p.name for p in tmp_path.iterdir()} == {"transform.h5", "warped.nii.gz", "notes.txt"}
-    assert all(p.read_text() == "old" for p in tmp_path.iterdir())
+    assert all(p.read_text(encoding="utf-8") == "old" for p in tmp_path.iterdir())
 
 
 def test_a_name_that_is_taken_by_a_folder_stops_the_save_before_any_file_appears(
@@ -305,8 +305,8 @@ def test_a_name_that_is_taken_by_a_folder_stops_the_save_before_any_file_appears
     with pytest.raises(OutputError, match=r"transform\.h5"):
         result.save(tmp_path, moving)
     assert {p.name for p in tmp_path.iterdir()} == {"transform.h5", "displacement.nii.gz"}
-    assert (tmp_path / "displacement.nii.gz").read_text() == "old"
-    assert (tmp_path / "transform.h5" / "kept.txt").read_text() == "mine"
+    assert (tmp_path / "displacement.nii.gz").read_text(encoding="utf-8") == "old"
+    assert (tmp_path / "transform.h5" / "kept.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_second_save_replaces_the_files_of_the_first(
@@ -316,7 +316,7 @@ def test_a_second_save_replaces_the_files_of_the_first(
     other = replace(result, report={"schema": "glidereg-result-1", "run": 2})
     other.save(tmp_path, moving)
     assert {p.name for p in tmp_path.iterdir()} == FILES
-    assert json.loads((tmp_path / "result.json").read_text())["run"] == 2
+    assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["run"] == 2
 
 
 def test_a_folder_that_cannot_be_made_gives_a_sentence(
@@ -325,7 +325,7 @@ def test_a_folder_that_cannot_be_made_gives_a_sentence(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"cannot be written.*\.$"):
         result.save(tmp_path / "file" / "out", moving)
-    assert (tmp_path / "file").read_text() == "in the way"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "in the way"
 
 
 def test_the_shifted_scene_is_warped_onto_the_fixed_one() -> None:

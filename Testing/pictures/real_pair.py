@@ -47,7 +47,9 @@ def _volume(path: Path, name: str):
 
 def _landmarks(path: Path, name: str):
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
-    rows = [line.split() for line in path.read_text().splitlines()[2:] if line.strip()]
+    rows = [
+        line.split() for line in path.read_text(encoding="utf-8").splitlines()[2:] if line.strip()
+    ]
     for x, y, z in np.asarray(rows, dtype=float):
         node.AddControlPoint(vtk.vtkVector3d(-x, -y, z))
     node.CreateDefaultDisplayNodes()

@@ -42,7 +42,7 @@ def test_a_ct_is_commissioned_from_the_console(tmp_path: Path) -> None:
     assert {path.name for path in output.iterdir()} == {
         *("report.html", "commission.json", "error_rigid.nii.gz")
     }
-    assert report == json.loads((output / "commission.json").read_text())
+    assert report == json.loads((output / "commission.json").read_text(encoding="utf-8"))
     assert report["verdict"] and [case["name"] for case in report["cases"]] == ["rigid"]
     assert report["not_run"] == ["small", "medium", "large"]
     assert "Jane" not in (output / "report.html").read_text(encoding="utf-8").split("base64")[0]
