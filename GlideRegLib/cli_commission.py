@@ -50,6 +50,10 @@ def commission(
         report = run_commission_job(job, progress)
     console = Console()
     console.print(_table(report))
+    if report["not_run"]:
+        typer.echo(f"Not run, so not verified: {', '.join(report['not_run'])}.")
+    if report["limits_note"]:
+        typer.echo(report["limits_note"])
     typer.echo(f"Verdict: {report['verdict']}. Results: {output}")
 
 

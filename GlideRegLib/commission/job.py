@@ -146,13 +146,15 @@ def _report(
     job: CommissionJob, source: Volume, notes: tuple[str, ...], summaries: list[dict]
 ) -> dict:
     """Measures, verdict and provenance; the CT appears by its sha256, never by its name."""
+    not_run = [name for name in CASES if name not in job.cases]
     return {
         "schema": SCHEMA,
         "notice": NOTICE,
-        "verdict": overall(summaries),
+        "verdict": overall(summaries, not_run),
         "limits": asdict(job.limits),
+        "limits_note": job.limits.looser_than_tg132(),
         "cases": summaries,
-        "not_run": [name for name in CASES if name not in job.cases],
+        "not_run": not_run,
         "provenance": {
             "versions": {"glidereg": __version__},
             "image": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,20 @@ class Limits:
             raise SettingsError(
                 "The limits need a share of 0 to 100 % and 0 < within <= largest, in mm."
             )
+
+    def looser_than_tg132(self) -> str:
+        """One sentence that names the limits that ask for less than TG-132; "" when none does."""
+        asked = Limits()
+        looser = []
+        if self.share_percent < asked.share_percent:
+            looser.append(f"a share of {self.share_percent:g} % for {asked.share_percent:g} %")
+        if self.within_mm > asked.within_mm:
+            looser.append(f"within {self.within_mm:g} mm for {asked.within_mm:g} mm")
+        if self.largest_mm > asked.largest_mm:
+            looser.append(f"a largest error of {self.largest_mm:g} mm for {asked.largest_mm:g} mm")
+        if not looser:
+            return ""
+        return f"The limits are looser than those of AAPM TG-132: {', '.join(looser)}."
 
 
 def error_map(case: KnownCase, result: Result) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -147,16 +162,18 @@ def judge(summary: dict, errors: np.ndarray, limits: Limits) -> list[dict]:
 
 
 def _overall(statuses: list[str]) -> str:
-    """The worst status: nothing unmeasured is ever called compliant."""
+    """The worst status: nothing unmeasured is ever called compliant, and nothing at all neither."""
+    if not statuses:
+        return "not verified"
     for status in ("not compliant", "not verified"):
         if status in statuses:
             return status
     return "compliant"
 
 
-def overall(cases: list[dict]) -> str:
-    """The verdict of a run: that of its worst case."""
-    return _overall([case["verdict"] for case in cases] or ["not verified"])
+def overall(cases: list[dict], not_run: Sequence[str] = ()) -> str:
+    """The verdict of a run: that of its worst case. A case that was not run is not verified."""
+    return _overall([case["verdict"] for case in cases] + ["not verified"] * len(not_run))
 
 
 def _spread(values: np.ndarray) -> dict[str, float | int] | None:

@@ -103,6 +103,7 @@ def commission_page(report: dict, pictures: Sequence[list[bytes]]) -> str:
         notice=NOTICE,
         verdict=report["verdict"],
         limits=report["limits"],
+        limits_note=report["limits_note"],
         cases=cases,
         not_run=report["not_run"],
         curves=_embed([_curves(report)]),

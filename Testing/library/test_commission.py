@@ -125,6 +125,23 @@ def test_what_was_not_measured_is_not_verified() -> None:
     assert overall([*verdicts, {"verdict": "not compliant"}]) == "not compliant"
 
 
+def test_a_case_that_was_not_run_is_not_verified() -> None:
+    """One of four was run and is good: that says nothing about the others."""
+    good = [{"verdict": "compliant"}]
+    assert overall(good) == "compliant"
+    assert overall(good, ["medium", "large"]) == "not verified"
+    assert overall([{"verdict": "not compliant"}], ["large"]) == "not compliant"
+
+
+def test_limits_looser_than_those_of_tg132_are_named() -> None:
+    assert Limits().looser_than_tg132() == ""
+    assert Limits(99.0, 1.0, 3.0).looser_than_tg132() == ""
+    said = Limits(5.0, 30.0, 60.0).looser_than_tg132()
+    assert "looser than those of AAPM TG-132" in said
+    assert all(f"{value} for" in said for value in ("5 %", "30 mm", "60 mm"))
+    assert "share" not in Limits(95.0, 2.5, 5.0).looser_than_tg132()
+
+
 # --- the known pairs --------------------------------------------------------------------------
 
 
@@ -213,6 +230,7 @@ def run(ct: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["commission", str(folder / "Doe_Jane.nii.gz"), "--preset", "fast"]
     arguments += ["--encoder", "none", "--threads", "1", "--settings", str(folder / "s.json")]
     arguments += ["--cases", "small", "--cases", "rigid", "-o", str(folder / "out")]
+    arguments += ["--share", "5", "--within-mm", "30", "--largest-mm", "60"]
     assert main(arguments) == 0
     return folder / "out"
 
@@ -230,6 +248,7 @@ def test_everything_is_written(run: Path) -> None:
     report = json.loads(text)
     assert [case["name"] for case in report["cases"]] == ["rigid", "small"]
     assert report["not_run"] == ["medium", "large"]
+    assert report["verdict"] != "compliant"
     assert len(report["provenance"]["image"]["sha256"]) == 64
 
 
@@ -258,6 +277,8 @@ def test_the_report_says_verdicts_limits_and_what_was_not_run(run: Path) -> None
     assert "Research use only" in page and "TG-132" in page and "not verified" in page
     assert "What this test cannot show" in page and "Verdict of the physicist" in page
     assert f"<b>{report['verdict']}</b>" in page
+    assert "not run: medium, large" in page
+    assert report["limits_note"] in page and "limits looser than TG-132" in page
     assert page.count("data:image/jpeg;base64,") == 4 and "http" not in page.split("base64")[0]
     for case in report["cases"]:
         for row in case["criteria"]:
