@@ -18,7 +18,7 @@ from ..result import NOTICE, whole_folder
 from ..settings import Settings
 from ..volume import Volume, read_volume
 from .cases import CASES, KnownCase, make_case, usable_ct
-from .measures import Limits, overall, summarize_case
+from .measures import AIR_HU, NOT_COMPARED, Limits, overall, summarize_case
 
 SCHEMA = "glidereg-commission-1"
 #: What a job file says to be told from a registration.
@@ -72,7 +72,7 @@ class CommissionJob:
 def run_commission_job(job: CommissionJob, progress: Progress | None = None) -> dict:
     """Makes the known pairs, registers them, measures, and writes ``commission.json``,
     ``report.html`` and ``error_CASE.nii.gz`` (mm, on the CT's grid as far as it is seen by both
-    images), all or none; returns the content of the first.
+    images; -1 where nothing was compared), all or none; returns the content of the first.
 
     Raises a :class:`GlideRegError` with one sentence; MR is refused.
     """
@@ -165,5 +165,9 @@ def _report(
             "settings": shareable_settings(job.settings),
             "seed": job.seed,
             "truth": "known displacement, LPS mm, fixed to moving; errors on the fixed grid",
+            "error_maps": (
+                f"mm; {NOT_COMPARED:g} where nothing was compared: outside the body, in air below "
+                f"{AIR_HU:g} HU, and where the true partner lies outside the moving image"
+            ),
         },
     }

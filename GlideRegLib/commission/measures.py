@@ -18,7 +18,9 @@ from .cases import KnownCase
 #: Slices per slab: the dense fields of a whole CT would need gigabytes.
 _SLAB = 16
 #: What is darker is air; smoothed over this distance first.
-_AIR_HU, _SMOOTH_MM = -950.0, 1.5
+AIR_HU, _SMOOTH_MM = -950.0, 1.5
+#: What an error map holds where nothing was compared: 0 would read as "no error".
+NOT_COMPARED = -1.0
 #: Where a registration sees tissue all around a voxel, mm from the faces of both images.
 _INNER_MM = 15.0
 #: Edges of the classes of motion, mm; the last class is open.
@@ -84,7 +86,7 @@ def error_map(case: KnownCase, result: Result) -> tuple[np.ndarray, dict[str, np
         room[start:stop] = np.minimum(_room(grid, grid.index_of(part)), partner)
     # Air has no places that could be compared; a little smoothing keeps its noise out.
     smooth = ndimage.gaussian_filter(case.fixed.array, [_SMOOTH_MM / s for s in grid.spacing[::-1]])
-    body = result.body & (smooth > _AIR_HU) & (room >= 0)
+    body = result.body & (smooth > AIR_HU) & (room >= 0)
     regions = {"body": body, "away from the ends": body & (room >= _INNER_MM)}
     if case.lungs is not None:
         regions["lungs"] = body & case.lungs
@@ -102,7 +104,8 @@ def _room(grid: Grid, index: torch.Tensor) -> np.ndarray:
 
 
 def summarize_case(case: KnownCase, result: Result, limits: Limits) -> tuple[dict, np.ndarray]:
-    """The measures of one case as plain values, and its error map: mm, 0 where it does not count.
+    """The measures of one case as plain values, and its error map in mm, :data:`NOT_COMPARED` where
+    it does not count.
 
     Errors in the body, away from its ends and in the lungs, in the body also by the size of the
     true motion; folding; inverse consistency; TRE at corners of the lungs; the verdict.
@@ -117,6 +120,7 @@ def summarize_case(case: KnownCase, result: Result, limits: Limits) -> tuple[dic
         "motion_mm": {name: _spread(motion[mask]) for name, mask in regions.items()},
         "error_mm": {name: _spread(errors[mask]) for name, mask in regions.items()},
         "within_percent": {name: _within(errors[mask]) for name, mask in regions.items()},
+        "compared_percent": float(100 * body.sum() / max(result.body.sum(), 1)),
         "by_motion": _by_motion(errors[body], motion[body]),
         "share_within_tenths_percent": _cumulative(errors[body]),
         "folding_percent": quality["folding_percent"],
@@ -129,7 +133,7 @@ def summarize_case(case: KnownCase, result: Result, limits: Limits) -> tuple[dic
         summary["tre_mm"] = result.landmark_quality(*case.landmarks)["tre_mm"]
     summary["criteria"] = judge(summary, errors[body], limits)
     summary["verdict"] = _overall([c["status"] for c in summary["criteria"]])
-    return summary, np.where(body, np.round(errors, 2), 0).astype(np.float32)
+    return summary, np.where(body, np.round(errors, 2), NOT_COMPARED).astype(np.float32)
 
 
 def judge(summary: dict, errors: np.ndarray, limits: Limits) -> list[dict]:

@@ -15,6 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from ..commission.cases import KnownCase
+from ..commission.measures import AIR_HU
 from ..result import NOTICE
 from . import _embed, page_template
 from .content import number
@@ -47,7 +48,7 @@ class ErrorView:
 
 def case_pictures(case: KnownCase, errors: np.ndarray, largest_mm: float) -> list[bytes]:
     """JPEG rows: the known motion in red and cyan, and the error map, in three planes through
-    :func:`shown_point`. ``errors`` (Z, Y, X) are in mm, 0 where they do not count."""
+    :func:`shown_point`. ``errors`` (Z, Y, X) are in mm, negative where they do not count."""
     grid = case.fixed.grid
     point = grid.to_physical(shown_point(errors)[None, ::-1].astype(float))[0]
     views = [_view(plane_through(grid, name, point), case, errors) for name in PLANES]
@@ -70,9 +71,11 @@ def shown_point(errors: np.ndarray) -> np.ndarray:
     the body: the single worst voxel often lies at the skin, where two of three planes show nothing.
     """
     chosen = []
+    counted = errors >= 0
     for axis in range(3):
-        profile = errors.sum(axis=tuple(k for k in range(3) if k != axis), dtype=float)
-        hit = np.flatnonzero(profile)
+        others = tuple(k for k in range(3) if k != axis)
+        profile = errors.sum(axis=others, dtype=float, where=counted)
+        hit = np.flatnonzero(counted.any(axis=others))
         low, high = (int(hit[0]), int(hit[-1])) if len(hit) else (0, len(profile) - 1)
         rim = int(0.2 * (high - low + 1))
         chosen.append(low + rim + int(profile[low + rim : high + 1 - rim].argmax()))
@@ -104,6 +107,7 @@ def commission_page(report: dict, pictures: Sequence[list[bytes]]) -> str:
         verdict=report["verdict"],
         limits=report["limits"],
         limits_note=report["limits_note"],
+        air_hu=AIR_HU,
         cases=cases,
         not_run=report["not_run"],
         curves=_embed([_curves(report)]),
@@ -155,6 +159,11 @@ def _facts(case: dict) -> list[tuple[str, str]]:
     inverse, jacobian = case["inverse_consistency_mm"], case["smallest_jacobian"]
     folds = case["folding_percent"]
     return [
+        (
+            "Compared",
+            f"{case['compared_percent']:.1f} % of the body; the rest is air below {AIR_HU:g} HU, "
+            "or its true partner lies outside the moving image",
+        ),
         ("Folded voxels", f"{folds['body']:.4f} % of the body, {folds['grid']:.4f} % of the grid"),
         (
             "Smallest Jacobian in the body",
@@ -179,10 +188,10 @@ def _view(plane: Plane, case: KnownCase, errors: np.ndarray) -> ErrorView:
     def scaled(values: np.ndarray) -> np.ndarray:
         return np.clip((values - low) / (high - low), 0, 1)
 
-    crop = _crop(plane, errors > 0)
+    crop = _crop(plane, errors >= 0)
     before = sample(case.moving, plane.points()[crop], low)
     cut = plane.cut(errors)[crop]
-    counted = np.where(cut > 0, cut, np.nan)
+    counted = np.where(cut >= 0, cut, np.nan)
     return ErrorView(plane, scaled(plane.cut(case.fixed.array)[crop]), scaled(before), counted)
 
 

@@ -98,6 +98,18 @@ def test_the_table_holds_every_share(tmp_path: Path) -> None:
     assert summary["verdict"] == "not compliant"
 
 
+def test_air_is_not_compared_and_does_not_read_as_no_error() -> None:
+    """A slice of air in the patient, and partners beyond the moving image: -1, not 0 mm."""
+    case = known_case((6.0, 0.0, 0.0))
+    case.fixed.array[10:16] = -1000.0
+    summary, errors = summarize_case(case, result_with(case.displacement), Limits())
+    assert set(np.unique(errors)) == {-1.0, 0.0}
+    assert (errors[12] == -1).all() and (errors[:, :, -2:] == -1).all()
+    assert np.count_nonzero(errors == 0) == summary["error_mm"]["body"]["n"]
+    share = 100 * np.count_nonzero(errors == 0) / errors.size
+    assert summary["compared_percent"] == pytest.approx(share)
+
+
 def judged(errors: np.ndarray, folds: float = 0.0) -> list[str]:
     summary = {"folding_percent": {"body": folds}}
     return [row["status"] for row in judge(summary, errors, Limits())]
@@ -265,7 +277,11 @@ def test_the_map_holds_what_the_table_says(run: Path) -> None:
         image = read_volume(run / f"error_{case['name']}.nii.gz")
         body = case["error_mm"]["body"]
         assert image.array.max() == pytest.approx(body["max"], abs=0.006)
-        assert image.array.sum() / body["n"] == pytest.approx(body["mean"], abs=0.006)
+        compared = image.array >= 0
+        assert np.count_nonzero(compared) == body["n"]
+        assert image.array[compared].mean(dtype=float) == pytest.approx(body["mean"], abs=0.006)
+        # Air around the patient is no place without an error.
+        assert np.unique(image.array[~compared]).tolist() == [-1.0] and not compared[:, 0, 0].any()
         place = np.array([case["worst_point_lps_mm"]["body"]])
         worst = image.grid.to_index(place)[0].round().astype(int)
         assert image.array[tuple(worst[::-1])] == image.array.max()
@@ -278,6 +294,7 @@ def test_the_report_says_verdicts_limits_and_what_was_not_run(run: Path) -> None
     assert "What this test cannot show" in page and "Verdict of the physicist" in page
     assert f"<b>{report['verdict']}</b>" in page
     assert "not run: medium, large" in page
+    assert "air below -950 HU" in page and "-1 where nothing was compared" in page
     assert report["limits_note"] in page and "limits looser than TG-132" in page
     assert page.count("data:image/jpeg;base64,") == 4 and "http" not in page.split("base64")[0]
     for case in report["cases"]:
