@@ -278,7 +278,7 @@ def read_transform(path: str | Path) -> SimpleITK.Transform:
     """Reads an ITK transform (.h5, .tfm, .txt, .mat) or a displacement field image.
 
     The result maps fixed LPS points to moving LPS points. Raises :class:`InputError` with one
-    sentence when the file is missing, damaged, not 3-D or neither of both.
+    sentence when the file is missing, damaged, not 3-D, neither of both, or holds NaN or infinity.
     """
     import SimpleITK as sitk
 
@@ -299,8 +299,37 @@ def read_transform(path: str | Path) -> SimpleITK.Transform:
     if is_transform:
         if transform.GetDimension() != 3:
             raise InputError(f"The transform '{path}' is {transform.GetDimension()}-D, not 3-D.")
-        return transform
-    return DisplacementField.from_sitk(image).to_sitk_transform()
+    else:
+        transform = DisplacementField.from_sitk(image).to_sitk_transform()
+    if not all(_is_finite(part) for part in transform_parts(transform)):
+        raise InputError(
+            f"The transform '{path}' holds NaN or infinite values; whatever goes through it there "
+            "is lost. Make it anew."
+        )
+    return transform
+
+
+def transform_parts(transform: SimpleITK.Transform) -> list[SimpleITK.Transform]:
+    """The single transforms of a composite, also of nested ones, in the order in which a point
+    goes through them; a transform that is none is its own only part."""
+    import SimpleITK as sitk
+
+    if transform.GetName() != "CompositeTransform":
+        return [transform]
+    whole = sitk.CompositeTransform(transform)
+    # ITK applies the transform that was added last first.
+    order = reversed(range(whole.GetNumberOfTransforms()))
+    return [part for k in order for part in transform_parts(whole.GetNthTransform(k))]
+
+
+def _is_finite(part: SimpleITK.Transform) -> bool:
+    """Whether all numbers of a transform that is no composite are finite."""
+    import SimpleITK as sitk
+
+    if part.GetName() == "DisplacementFieldTransform":
+        field = sitk.DisplacementFieldTransform(part).GetDisplacementField()
+        return all(np.isfinite(layer).all() for layer in sitk.GetArrayViewFromImage(field))
+    return bool(np.isfinite((*part.GetParameters(), *part.GetFixedParameters())).all())
 
 
 def transform_points(transform: SimpleITK.Transform, points: np.ndarray) -> np.ndarray:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Slices that are sampled at once.
 _SLAB = 24
+#: Why folds were not counted: no voxel may pass for unfolded that could not be measured.
+NOT_FINITE = "the transform is not finite everywhere in it"
 
 
 @dataclass
@@ -61,7 +63,8 @@ def survey(subject: Subject, update: Callable[[float], None] = lambda share: Non
         found.jacobian[inner] = jacobian_determinant(vectors, part)[halo].numpy()
         length = torch.linalg.vector_norm(vectors[:, halo], dim=0).numpy()[body[inner]]
         sums[3] += length.sum()
-        found.max_mm = max(found.max_mm, float(length.max(initial=0)))
+        # NaN stays NaN, which the maximum of Python would drop.
+        found.max_mm = float(np.maximum(found.max_mm, length.max(initial=0)))
         counted = torch.from_numpy(_without_faces(body, inner))
         for k, energy in enumerate((_bending(vectors, part), _harmonic(vectors, part))):
             sums[k] += float(energy[halo][counted].sum(dtype=torch.float64))
@@ -160,8 +163,8 @@ def regularity_measures(subject: Subject, found: Survey) -> list[Measure]:
         "displacement_max": found.max_mm,
     }
     return [
-        Measure("folding", "body", _percent_folded(inside), n=int(inside.size)),
-        Measure("folding", "grid", _percent_folded(jacobian), n=int(jacobian.size)),
+        folded_share("folding", "body", inside),
+        folded_share("folding", "grid", jacobian),
         largest_fold(jacobian, subject.fixed.grid),
         Measure("jacobian_min", "body", float(inside.min()), place=as_place(lowest[0])),
         Measure("jacobian_min", "grid", float(jacobian.min())),
@@ -186,6 +189,8 @@ def learn2reg_sd_log_jacobian(jacobian: np.ndarray) -> float | None:
 def largest_fold(jacobian: np.ndarray, grid: Grid) -> Measure:
     """Volume (mm³), voxels (``n``) and place of the largest connected part of J <= 0 (voxels that
     share a face, an edge or a corner); the place is its voxel nearest to its centroid."""
+    if not np.isfinite(jacobian).all():
+        return Measure("largest_fold", "grid", None, note=NOT_FINITE)
     found = folded_clusters(jacobian, grid, most=1)
     if not found:
         return Measure("largest_fold", "grid", 0.0, n=0)
@@ -218,8 +223,13 @@ def folded_clusters(
     return found
 
 
-def _percent_folded(jacobian: np.ndarray) -> float:
-    return float(100 * np.mean(jacobian <= 0)) if jacobian.size else 0.0
+def folded_share(key: str, region: str, jacobian: np.ndarray) -> Measure:
+    """Percentage of the determinants of a region that are 0 or less; not measured when one of them
+    is not finite."""
+    if not np.isfinite(jacobian).all():
+        return Measure(key, region, None, n=int(jacobian.size), note=NOT_FINITE)
+    share = float(100 * np.mean(jacobian <= 0)) if jacobian.size else 0.0
+    return Measure(key, region, share, n=int(jacobian.size))
 
 
 def _index_of_minimum(values: np.ndarray) -> np.ndarray:

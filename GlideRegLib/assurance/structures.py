@@ -15,7 +15,7 @@ from scipy import ndimage
 from .. import quality
 from ..geometry import Grid
 from ..volume import Volume
-from .deformation import Survey
+from .deformation import Survey, folded_share
 from .records import Measure
 from .subject import Subject, as_place
 
@@ -192,7 +192,7 @@ def _deformed(label: int, name: str, maps: _Maps, found: Survey) -> list[Measure
     moved = found.of_label[label]
     low, high = np.percentile(inside, (1, 99))
     return [
-        Measure("structure_folding", name, float(100 * np.mean(inside <= 0)), n=n),
+        folded_share("structure_folding", name, inside),
         Measure("structure_jacobian_min", name, float(inside.min()), place=place),
         Measure("structure_jacobian_p1", name, float(low)),
         Measure("structure_jacobian_p99", name, float(high)),

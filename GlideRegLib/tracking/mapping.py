@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from ..errors import InputError
 from ..geometry import Grid
 from ..geometry import transform_points as apply_matrix
 
@@ -101,7 +102,8 @@ class FileMapping:
         """Moving LPS points (N, 3) to the fixed points that the transform sends there.
 
         A point that no part of the fixed image reaches gets a place outside of it, by the linear
-        continuation of the transform from the nearest part.
+        continuation of the transform from the nearest part. Raises :class:`InputError` when the
+        transform sends parts of the fixed image to infinity.
         """
         from scipy.spatial import cKDTree
 
@@ -120,7 +122,12 @@ class FileMapping:
         axes = [np.linspace(0, n - 1, min(n, _STARTS)) for n in self.grid.size]
         index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
         fixed = self.grid.to_physical(index)
-        return fixed, self.transform_points(fixed)
+        moved = self.transform_points(fixed)
+        if not np.isfinite(moved).all():
+            raise InputError(
+                "The transform sends parts of the fixed image to infinity; it cannot be inverted."
+            )
+        return fixed, moved
 
     def _newton(self, start: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Damped Newton steps from ``start`` until the points (N, 3) go to ``targets``."""

@@ -21,7 +21,12 @@ from GlideRegLib.assurance.deformation import (
     regularity_measures,
     survey,
 )
+from GlideRegLib.assurance.grading import grade
+from GlideRegLib.assurance.profile import Criterion, Limit, Profile
+from GlideRegLib.assurance.records import Verdict
+from GlideRegLib.assurance.structures import structure_measures
 from GlideRegLib.geometry import Grid
+from GlideRegLib.volume import Volume
 
 MATRIX = np.array([[1.1, 0.05, 0.0], [-0.02, 0.9, 0.04], [0.03, 0.0, 1.2]])
 
@@ -163,3 +168,33 @@ def test_learn2reg_sdlogj_is_exactly_that_of_the_challenge() -> None:
 
 def test_learn2reg_sdlogj_needs_five_slices() -> None:
     assert learn2reg_sd_log_jacobian(np.ones((4, 9, 9), np.float32)) is None
+
+
+def test_what_is_not_finite_is_not_measured_and_never_called_unfolded() -> None:
+    """One NaN in the body, between the points that other checks look at; one inside a structure."""
+    grid = tilted_grid()
+    field = np.zeros((3, *grid.shape))
+    field[0, 30, 18, 21] = np.nan
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[28:33, 16:21, 19:24], labels[10:14, 10:14, 10:14] = 1, 2
+    pair = (Volume(labels, grid),) * 2
+    subject = subject_of(as_transform(field, grid), grid, labels=pair)
+    assert subject.body[30, 18, 21]
+    found = survey(subject)
+    measures = [*regularity_measures(subject, found), *structure_measures(subject, found)]
+    profile = own_profile("folding", "structure_folding", "largest_fold", "jacobian_min")
+    for measure in grade(measures, profile, 2.5):
+        if measure.verdict is not Verdict.INFORMATION:
+            clean = measure.region == "label 2"
+            assert measure.verdict is (Verdict.COMPLIANT if clean else Verdict.NOT_VERIFIED), (
+                measure
+            )
+    shown = {(m.key, m.region): m.text for m in measures}
+    assert shown["displacement_max", "body"] == "not measured"
+
+
+def own_profile(*keys: str) -> Profile:
+    criteria = []
+    for key in keys:
+        criteria += [Criterion(key, Limit(0.0)), Criterion(key, Limit(0.0), regions=("grid",))]
+    return Profile("Ours", "d", "s", tuple(criteria))

@@ -19,6 +19,7 @@ from GlideRegLib.field import (
     linear_matrix,
     read_transform,
     sample_transform,
+    transform_parts,
     transform_points,
 )
 from GlideRegLib.geometry import Grid
@@ -457,3 +458,29 @@ def test_what_is_no_transform_is_refused_with_a_sentence_that_names_the_file(
             read_transform(path)
     with pytest.raises(InputError, match="3 values per voxel"):
         read_transform(scalar)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_field_that_is_not_finite_everywhere_is_refused(bad: float, tmp_path: Path) -> None:
+    """As an image, as a transform, and deep inside a composite; a linear one, too."""
+    field = field_of(swirl(), GRIDS["plain"])
+    field.vectors[1, 3, 4, 5] = bad
+    image, transform = tmp_path / "field.mha", field.to_sitk_transform()
+    sitk.WriteImage(field.to_sitk(), str(image))
+    nested = sitk.CompositeTransform([affine_to_sitk(some_affine()), transform])
+    linear_one = sitk.TranslationTransform(3, (0.0, bad, 0.0))
+    found = [image]
+    for k, one in enumerate((nested, linear_one)):
+        found.append(tmp_path / f"{k}.h5")
+        sitk.WriteTransform(one, str(found[-1]))
+    for path in found:
+        with pytest.raises(InputError, match="NaN or infinite"):
+            read_transform(path)
+
+
+def test_the_parts_of_a_composite_come_in_the_order_in_which_a_point_meets_them() -> None:
+    first, second, third = (sitk.TranslationTransform(3, (k, 0.0, 0.0)) for k in (1.0, 2.0, 3.0))
+    nested = sitk.CompositeTransform([third, sitk.CompositeTransform([second, first])])
+    found = [part.GetParameters()[0] for part in transform_parts(nested)]
+    assert found == [1.0, 2.0, 3.0]
+    assert transform_parts(first) == [first]

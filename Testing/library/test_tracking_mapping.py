@@ -8,6 +8,7 @@ import SimpleITK as sitk
 import torch
 from nodule_scene import Translation
 
+from GlideRegLib.errors import InputError
 from GlideRegLib.field import DisplacementField
 from GlideRegLib.geometry import Grid
 from GlideRegLib.tracking.mapping import FileMapping, SwappedMapping, uncertainty_of
@@ -80,3 +81,11 @@ def test_swapping_exchanges_the_directions_and_keeps_the_uncertainty() -> None:
     assert np.allclose(uncertainty_of(swapped)(points), 1.5)
     assert uncertainty_of(SwappedMapping(Translation())) is None
     assert uncertainty_of(FileMapping(affine(), GRID)) is None
+
+
+def test_a_field_that_goes_to_infinity_gets_a_sentence() -> None:
+    vectors = torch.zeros(3, *GRID.shape)
+    vectors[:, 0, 0, 0] = float("nan")
+    mapping = FileMapping(DisplacementField(vectors, GRID).to_sitk_transform(), GRID)
+    with pytest.raises(InputError, match="infinity"):
+        mapping.inverse_points(GRID.center[None])
