@@ -77,7 +77,7 @@ KINDS: dict[str, Kind] = {
                 "less",
                 "mean distance between both surfaces",
             ),
-            "hd95": ("HD95", "mm", 2, "less", "95 % of both surfaces lie closer than this"),
+            "hd95": ("HD95", "mm", 2, "less", "95 % of each surface lie closer to the other"),
             "centroid_shift": ("Centroid shift", "mm", 2, "less", "distance of both centroids"),
             "centroid_lr": ("Centroid shift LR", "mm", 2, "", _SIDES),
             "centroid_ap": ("Centroid shift AP", "mm", 2, "", _SIDES),

@@ -99,8 +99,8 @@ def _compared(label: int, name: str, maps: _Maps, jacobian: np.ndarray) -> list[
 
 
 def _agreement(label: int, maps: _Maps, other: int) -> dict:
-    """Dice, mean and 95th percentile of the surface distances, the place where the surfaces are
-    farthest apart, and the other's centroid; None for what does not exist."""
+    """Dice, mean of the surface distances and HD95, the place where the surfaces are farthest apart,
+    and the other's centroid; None for what does not exist."""
     boxes = [b for b in (_box(maps.boxes[k], label) for k in (0, other)) if b is not None]
     box = tuple(
         slice(min(b[axis].start for b in boxes), max(b[axis].stop for b in boxes))
@@ -113,11 +113,12 @@ def _agreement(label: int, maps: _Maps, other: int) -> dict:
     if min(sizes) == 0:
         return found
     start = np.array([s.start for s in box])[::-1]
-    distances, index = quality.surface_distances(a, b, maps.grid)
-    farthest = maps.grid.to_physical((index[distances.argmax()] + start)[None])[0]
+    directed, index = quality.surface_distances(a, b, maps.grid)
+    distances = np.concatenate(directed)
+    farthest = np.concatenate(index)[distances.argmax()] + start
     centroid = np.argwhere(b).mean(axis=0)[::-1] + start
-    found["mean"], found["hd95"] = float(distances.mean()), float(np.percentile(distances, 95))
-    found["place"] = as_place(farthest)
+    found["mean"], found["hd95"] = float(distances.mean()), quality.hd95(directed)
+    found["place"] = as_place(maps.grid.to_physical(farthest[None])[0])
     found["centroid"] = maps.grid.to_physical(centroid[None])[0]
     return found
 
