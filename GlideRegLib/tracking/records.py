@@ -55,7 +55,8 @@ class TrackRow:
     error of the field there (None: not known). ``candidates``: marked nodules of the fixed image
     within the gate. ``moving_identifier`` and ``fixed_identifier``: those of the marked nodules.
     Measurements are taken on the native images, by the method beside them. ``decision`` is the
-    clinician's.
+    clinician's; of a rejected row ``rejected_from`` is the one before. ``by_hand``: the clinician
+    added the row.
     """
 
     identifier: str
@@ -79,6 +80,8 @@ class TrackRow:
     growth: Growth | None = None
     remarks: tuple[str, ...] = ()
     decision: Decision = "open"
+    rejected_from: Decision = "open"
+    by_hand: bool = False
 
     @property
     def moving_position(self) -> Point | None:
@@ -111,7 +114,8 @@ class TrackRow:
             raise InputError(f"The list of nodules holds a row that is damaged ({error}).") from (
                 error
             )
-        if row.state not in STATES or row.decision not in DECISIONS:
+        decisions = {row.decision, row.rejected_from}
+        if row.state not in STATES or not decisions <= set(DECISIONS):
             raise InputError(
                 f"The list of nodules holds the unknown state '{row.state}' or decision "
                 f"'{row.decision}'."
