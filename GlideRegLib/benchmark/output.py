@@ -19,22 +19,21 @@ from .baselines import title_of
 from .tables import Table, all_tables, long_rows
 
 SCHEMA = "glidereg-benchmark-1"
+#: Points that have pictures -> what the names of the files end with.
+_KINDS = {"landmarks": "", "nodules": "_nodules"}
 
 
 def write_benchmark(folder: Path, records: Sequence[dict], reference: str) -> list[Table]:
     """Writes ``benchmark.md``, ``.html``, ``.json``, ``.csv`` (long), each table as ``.csv`` and
-    ``.tex``, ``boxplots.png`` and ``cumulative.png``; returns the tables.
+    ``.tex``, and where there are points ``boxplots.png`` and ``cumulative.png`` (of nodules:
+    ``boxplots_nodules.png``, ``cumulative_nodules.png``); returns the tables.
 
     ``reference`` is the method that the others are tested against. Each file appears whole.
     Raises :class:`OutputError`.
     """
     tables = all_tables(records, reference)
     head = describe(records)
-    pictures = {
-        "boxplots.png": figures.box_plots(records),
-        "cumulative.png": figures.cumulative_curves(records),
-    }
-    pictures = {name: data for name, data in pictures.items() if data is not None}
+    pictures = _pictures(records)
     rows = long_rows(records, reference)
     texts = {
         "benchmark.md": _markdown(tables, head),
@@ -54,6 +53,15 @@ def write_benchmark(folder: Path, records: Sequence[dict], reference: str) -> li
     for name, data in pictures.items():
         replace_whole(folder / name, partial(_write, data))
     return tables
+
+
+def _pictures(records: Sequence[dict]) -> dict[str, bytes]:
+    """File name -> PNG of the figures for which there are points."""
+    found = {}
+    for kind, ending in _KINDS.items():
+        found[f"boxplots{ending}.png"] = figures.box_plots(records, kind)
+        found[f"cumulative{ending}.png"] = figures.cumulative_curves(records, kind)
+    return {name: data for name, data in found.items() if data is not None}
 
 
 def describe(records: Sequence[dict]) -> dict:
@@ -107,7 +115,12 @@ def _html(tables: Sequence[Table], head: dict, pictures: dict[str, bytes]) -> st
         machine=machine_in_words(head),
         datasets=head["datasets"],
         tables=tables,
-        pictures=uris,
+        # Kind, box plots, cumulative curves: both are there, or neither.
+        pictures=[
+            (kind, uris[f"boxplots{ending}"], uris[f"cumulative{ending}"])
+            for kind, ending in _KINDS.items()
+            if f"boxplots{ending}" in uris
+        ],
     )
 
 

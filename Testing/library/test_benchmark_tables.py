@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import stats
 
-from GlideRegLib.benchmark import figures, formats, tables
+from GlideRegLib.benchmark import figures, formats, output, tables
 from GlideRegLib.benchmark import statistics as st
 from GlideRegLib.quality import points_within, summarize_errors
 
@@ -169,3 +170,34 @@ def test_figures_are_pictures_and_absent_without_points() -> None:
             assert picture.width > 500
             assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
         assert draw([one("glide", "p", None)]) is None
+
+
+def written(folder: Path, records: list[dict]) -> set[str]:
+    output.write_benchmark(folder, records, records[0]["method"])
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_without_any_landmarks_everything_but_the_pictures_is_written(
+    tmp_path: Path, broken: bool
+) -> None:
+    records = [failed(m, "p") if broken else one(m, "p", None) for m in ("none", "glide")]
+    names = written(tmp_path, records)
+    assert {"benchmark.html", "benchmark.md", "benchmark.json", "benchmark.csv"} <= names
+    assert not [name for name in names if name.endswith(".png")]
+    page = (tmp_path / "benchmark.html").read_text(encoding="utf-8")
+    assert ("It broke." in page) is broken
+    assert "<figure>" not in page
+
+
+def test_nodules_have_pictures_of_their_own(tmp_path: Path) -> None:
+    nodules = one("glide", "p", 2.0)["measures"]["landmarks"]
+    names = written(tmp_path, [one("glide", "p", None, nodules=nodules)])
+    assert {name for name in names if name.endswith(".png")} == {
+        "boxplots_nodules.png",
+        "cumulative_nodules.png",
+    }
+    page = (tmp_path / "benchmark.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == 2
+    assert "Errors of nodules" in page
+    assert "Errors of landmarks" not in page
