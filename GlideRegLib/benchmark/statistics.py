@@ -41,7 +41,8 @@ class Comparison:
     """A method against the reference on one data set and measure, pair by pair.
 
     ``p`` is Wilcoxon's (two-sided), ``adjusted`` after Benjamini and Hochberg over all comparisons
-    made together; None where there are too few pairs. ``better``: the mean of the differences.
+    made together; None where there are too few pairs. ``better``: the side that has more of the
+    test's ranks, so that a mark never says the contrary of the test (the mean may, for an outlier).
     """
 
     dataset: str
@@ -146,11 +147,19 @@ def _compare(
     if not common:
         return []
     difference = np.array([ours[pair] - theirs[pair] for pair in common])
-    better = bool(difference.mean() < 0) == measure.less_is_better and bool(difference.mean())
+    balance = signed_rank_balance(difference)
+    better = balance < 0 if measure.less_is_better else balance > 0
     p = None
     if len(common) >= MINIMUM_PAIRS:
         p = float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
     return [Comparison(dataset, method, measure.name, len(common), better, p)]
+
+
+def signed_rank_balance(difference: np.ndarray) -> float:
+    """Wilcoxon's rank sum of the positive differences (N,) minus that of the negative ones; zeros
+    are dropped before ranking, as in the test."""
+    some = difference[difference != 0]
+    return float((np.sign(some) * stats.rankdata(np.abs(some))).sum())
 
 
 def in_order(records: Sequence[dict], name: str) -> list[str]:

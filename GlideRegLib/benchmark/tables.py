@@ -299,9 +299,17 @@ def long_rows(records: Sequence[dict], reference: str) -> list[dict]:
                         "pairs": found.n if found else 0,
                         "wilcoxon_p": test and test.p,
                         "benjamini_hochberg_p": test and test.adjusted,
+                        "than_reference": _direction(test),
                     }
                 )
     return [{name: _plain(value) for name, value in row.items()} for row in rows]
+
+
+def _direction(test: st.Comparison | None) -> str | None:
+    """Where the ranks of the test lie; None without a test."""
+    if test is None or test.p is None:
+        return None
+    return "better" if test.better else "not better"
 
 
 def _plain(value: object) -> object:

@@ -201,3 +201,27 @@ def test_nodules_have_pictures_of_their_own(tmp_path: Path) -> None:
     assert page.count("<figure>") == 2
     assert "Errors of nodules" in page
     assert "Errors of landmarks" not in page
+
+
+def test_the_mark_points_where_the_test_does_not_where_an_outlier_pulls_the_mean() -> None:
+    ours = np.full(20, 5.0)
+    theirs = ours - np.linspace(0.1, 2.0, 20)
+    theirs[7] = 45.0
+    assert theirs.mean() > ours.mean()
+    records = series("glide", ours) + series("affine", theirs)
+    (comparison,) = st.compare(records, "glide", (st.TRE,))
+    assert comparison.significant
+    assert comparison.better
+    assert main_rows(records)[1][1].endswith("*+")
+    (turned,) = st.compare(records, "affine", (st.TRE,))
+    assert turned.significant
+    assert not turned.better
+    row = next(r for r in tables.long_rows(records, "glide") if r["method"] == "affine")
+    assert row["than_reference"] == "better"
+
+
+def test_direction_ignores_pairs_without_a_difference() -> None:
+    # scipy drops zeros before it ranks: were they ranked, two small differences could win here.
+    assert st.signed_rank_balance(np.array([0, 0, 0, 0, 0, 1.0, 2.0, -4.0])) == 0
+    assert st.signed_rank_balance(np.array([0, 0, 1.0, 2.0, 3.0, -4.0])) == 2
+    assert st.signed_rank_balance(np.zeros(3)) == 0
