@@ -1,14 +1,12 @@
 """One tracking from files to files: what ``glidereg track`` runs.
 
-Writes ``nodules.csv``, ``nodules.json``, ``report.html`` and a picture per nodule; without a given
-transform also everything that a registration writes. All of them or none. As
-JSON with ``"task": "track"`` it is a job of the worker.
+Writes what :mod:`.output` describes; without a given transform also everything that a registration
+writes. All of it or none. As JSON with ``"task": "track"`` it is a job of the worker.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from ..volume import Volume, read_volume
 from .evaluation import position_quality
 from .mapping import FileMapping, Mapping, SwappedMapping
 from .nodules import NO_NODULES, Nodule, Point, as_point, read_nodules, with_identities
+from .output import save_files, save_lists
 from .pictures import WINDOW_HU, nodule_sheet
 from .records import Tracking
 from .track import TrackSettings, track
@@ -34,8 +33,9 @@ if TYPE_CHECKING:
 
 #: Seconds that the stages take at the most on small pairs.
 _PLAN = {"read": 1.0, "track": 5.0, "pictures": 8.0, "save": 4.0}
-#: The names of our pictures: those of an earlier run must not stay beside a new table.
-_PICTURE = re.compile(r"nodule-\d+\.jpg")
+#: The names that a registration gives to its transform, and to its expected error beside it.
+_REGISTERED = ("transform.h5", "displacement.nii.gz")
+_ERROR_FILE = "uncertainty.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class TrackJob:
 
     ``prior`` says which image is the earlier scan, "moving" or "fixed". Its nodules must be given,
     those of the other image may. ``transform`` (fixed to moving, LPS mm, any ITK transform) is
-    used as it is, with ``uncertainty``, an image of its expected error in mm over the fixed image;
-    without one the images are registered with ``registration``. ``reference``: a
+    used as it is, with ``uncertainty``, an image of its expected error in mm over the fixed image,
+    by default the one that a registration wrote beside it; without one the images are registered
+    with ``registration``. ``reference``: a
     landmark file with the true places of the prior's nodules in the current image, row k for row k.
 
     The nodules of the current image may be the word "none": it was looked through and holds none,
@@ -150,9 +151,9 @@ def run_track_job(job: TrackJob, progress: Progress | None = None) -> Tracking:
             sheets.append(nodule_sheet(row, mapping, current, prior, k + 1, window))
     with progress.stage("save"):
         if job.outputs == "lists":
-            _save_lists(job.output, tracking)
+            save_lists(job.output, tracking)
         else:
-            _save(job.output, tracking, sheets, result, inputs, progress)
+            save_files(job.output, tracking, sheets, result, inputs, progress)
     return tracking
 
 
@@ -193,12 +194,22 @@ def _mapping(job: TrackJob, inputs: Inputs, progress: Progress) -> tuple[Result 
     if job.transform is not None:
         from ..field import read_transform
 
-        errors = None if job.uncertainty is None else read_volume(job.uncertainty)
+        path = job.uncertainty or _error_beside(job.transform, progress)
+        errors = None if path is None else read_volume(path)
         return None, FileMapping(read_transform(job.transform), inputs.fixed.grid, errors)
     from ..pipeline import register
 
     result = register(inputs.fixed, inputs.moving, job.registration, progress)
     return result, result
+
+
+def _error_beside(transform: str, progress: Progress) -> str | None:
+    """The expected error that a registration of ours wrote beside its transform, if it did."""
+    beside = Path(transform).with_name(_ERROR_FILE)
+    if Path(transform).name not in _REGISTERED or not beside.is_file():
+        return None
+    progress.message("The expected error that the registration wrote beside its transform is used.")
+    return str(beside)
 
 
 def _modality(fixed: Volume) -> str:
@@ -216,52 +227,3 @@ def _for_modality(
     low, high = (float(v) for v in np.percentile(current.array, (1, 99.5)))
     window = (low, max(high, low + 1e-3))
     return replace(settings, refine=replace(settings.refine, values=window)), window
-
-
-def _save(
-    output: str,
-    tracking: Tracking,
-    sheets: list[bytes],
-    result: Result | None,
-    inputs: Inputs,
-    progress: Progress,
-) -> None:
-    """Writes everything, whole or not at all."""
-    from ..report.nodules import nodule_page, nodule_section
-    from ..result import whole_folder
-    from .files import tracking_csv, tracking_json
-
-    names = [f"nodule-{k:02d}.jpg" for k in range(1, len(sheets) + 1)]
-    section = nodule_section(tracking, sheets)
-    with whole_folder(output) as partial:
-        if result is None:
-            (partial / "report.html").write_text(nodule_page(section), encoding="utf-8")
-        else:
-            from ..report import build_report
-
-            warped = result.warp(inputs.moving)
-            page = build_report(result, inputs.fixed, inputs.moving, warped, nodules=section)
-            result.save(partial, inputs.moving, {"report.html": page}, progress.check)
-        for name, sheet in zip(names, sheets, strict=True):
-            (partial / name).write_bytes(sheet)
-        (partial / "nodules.csv").write_text(tracking_csv(tracking, names), encoding="utf-8")
-        (partial / "nodules.json").write_text(tracking_json(tracking), encoding="utf-8")
-        progress.check()
-    _remove_others(Path(output), names)
-
-
-def _save_lists(output: str, tracking: Tracking) -> None:
-    """Writes nodules.csv and nodules.json, both or none."""
-    from ..result import whole_folder
-    from .files import tracking_csv, tracking_json
-
-    with whole_folder(output) as partial:
-        (partial / "nodules.csv").write_text(tracking_csv(tracking), encoding="utf-8")
-        (partial / "nodules.json").write_text(tracking_json(tracking), encoding="utf-8")
-
-
-def _remove_others(folder: Path, names: Sequence[str]) -> None:
-    """Removes pictures of an earlier run that had more nodules: they belong to no row now."""
-    for file in folder.iterdir():
-        if _PICTURE.fullmatch(file.name) and file.name not in names:
-            file.unlink(missing_ok=True)

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 
+_ERROR_UNKNOWN = "The error of this transform is not known; states do not allow for it."
 #: The largest error that is stated, mm: it says that nothing is known.
 _LOST_MM = 1e3
 
@@ -99,6 +100,7 @@ def track(
     notes = [*_check_inside("prior", priors, moving.grid)]
     notes += _check_inside("current", currents or [], fixed.grid)
     run = _Run(mapping, fixed, moving, settings, uncertainty or uncertainty_of(mapping))
+    notes += [] if run.uncertainty is not None else [_ERROR_UNKNOWN]
     rows = run.predict(priors, check)
     used: dict[str, Nodule] = {}
     if currents is not None:

@@ -229,6 +229,51 @@ def test_the_uncertainty_of_a_transform_can_be_given(small: dict, tmp_path: Path
     assert rows[0].uncertainty_mm == pytest.approx(4.0, abs=0.01)
 
 
+def test_an_error_that_is_not_known_is_said(small: dict, tmp_path: Path) -> None:
+    assert main(command(small, tmp_path)) == 0
+    assert any("not known" in note for note in read_tracking(tmp_path / "nodules.json").notes)
+    assert "The error of this transform is not known" in words_of(tmp_path / "report.html")
+
+
+@pytest.fixture
+def registered(small: dict, tmp_path: Path) -> Path:
+    """A folder as a registration leaves it, as far as it matters here: transform, error, report."""
+    sitk.WriteTransform(sitk.ReadTransform(str(small["shift"])), str(tmp_path / "transform.h5"))
+    image = sitk.ReadImage(str(small["fixed"]), sitk.sitkFloat32) * 0 + 4.0
+    image[0, 0, 0] = 4.1  # a constant image is refused as a scan
+    sitk.WriteImage(image, str(tmp_path / "uncertainty.nii.gz"))
+    (tmp_path / "report.html").write_text("<title>Registration report</title>", "utf-8")
+    return tmp_path
+
+
+def test_the_report_of_a_registration_stays_where_its_transform_is_used(
+    small: dict, registered: Path
+) -> None:
+    for _ in range(2):
+        assert main(command(small, registered, transform=registered / "transform.h5")) == 0
+        assert "Registration report" in words_of(registered / "report.html")
+        assert "<h2>Nodules</h2>" in words_of(registered / "nodules.html")
+
+
+def test_a_page_of_nodules_is_replaced_by_the_next_one(small: dict, tmp_path: Path) -> None:
+    (tmp_path / "nodules.html").write_text("<title>Nodule report</title>", "utf-8")
+    for fixed_nodules, count in ((small["now"], "resolved"), (None, "predicted")):
+        assert main(command(small, tmp_path, fixed_nodules=fixed_nodules)) == 0
+        assert count in words_of(tmp_path / "report.html")
+        assert not (tmp_path / "nodules.html").exists()
+
+
+def test_the_error_that_a_registration_wrote_beside_its_transform_is_used(
+    small: dict, registered: Path, tmp_path: Path
+) -> None:
+    transform = registered / "transform.h5"
+    assert main(command(small, tmp_path / "out", transform=transform)) == 0
+    found = read_tracking(tmp_path / "out" / "nodules.json")
+    assert found.rows[0].uncertainty_mm == pytest.approx(4.0, abs=0.01)
+    assert [row.state for row in found] == ["review", "review"]
+    assert not any("not known" in note for note in found.notes)
+
+
 def test_a_current_scan_may_hold_no_nodules(small: dict, tmp_path: Path) -> None:
     assert main(command(small, tmp_path, fixed_nodules="none")) == 0
     states = [row.state for row in read_tracking(tmp_path / "nodules.json")]
