@@ -31,6 +31,8 @@ _BORDER_MM = 60.0
 _SAMPLES = 16
 #: Half the distance over which the map is differentiated to turn normals, mm.
 _STEP_MM = 0.5
+#: An inverse that misses by more is said, mm.
+NOTICEABLE_MM = 0.1
 
 
 @dataclass(frozen=True)
@@ -91,26 +93,45 @@ class Carrier:
         turned = np.einsum("nij,nj->ni", cofactors, normals)
         return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
 
-    def inverse_error(self) -> dict[str, float] | None:
+    def push_error(self, points: np.ndarray, pushed: np.ndarray) -> dict[str, float | int] | None:
+        """How exact the inverse behind :meth:`push` was, mm; None where no inverse is used.
+
+        ``pushed`` (N, 3) go through the transform and should arrive at ``points`` (N, 3): where the
+        field ends, jumps or folds no inverse may exist. The distances as :func:`_errors` sums
+        them up; those that left the target are left out, since the transform ends there.
+        """
+        if self.back or len(points) == 0:
+            return None
+        errors = np.linalg.norm(transform_points(self.transform, pushed) - points, axis=1)
+        return _errors(errors[self.target.contains(pushed)])
+
+    def inverse_error(self) -> dict[str, float | int] | None:
         """How exact the inverse behind :attr:`pull` is, mm; None where no inverse is used.
 
         Points spread over the source go to the target by the transform and back through the
-        inverse: mean, 95th percentile and maximum of the distance to where they began. Those that
-        leave the target are left out.
+        inverse: the distances to where they began as :func:`_errors` sums them up. Those that leave
+        the target are left out.
         """
         if not self.back:
             return None
         start = _spread(self.source)
         there = transform_points(self.transform, start)
         seen = self.target.contains(there)
-        if not seen.any():
-            return None
-        errors = np.linalg.norm(transform_points(self.pull, there) - start, axis=1)[seen]
-        return {
-            "mean": float(errors.mean()),
-            "p95": float(np.percentile(errors, 95)),
-            "max": float(errors.max()),
-        }
+        return _errors(np.linalg.norm(transform_points(self.pull, there) - start, axis=1)[seen])
+
+
+def _errors(errors: np.ndarray) -> dict[str, float | int] | None:
+    """Mean, 95th percentile and maximum of errors (N,) in mm, their number, and how many of them
+    are ``beyond`` :data:`NOTICEABLE_MM`; None without any."""
+    if len(errors) == 0:
+        return None
+    return {
+        "mean": float(errors.mean()),
+        "p95": float(np.percentile(errors, 95)),
+        "max": float(errors.max()),
+        "n": len(errors),
+        "beyond": int((errors > NOTICEABLE_MM).sum()),
+    }
 
 
 def inverse_transform(transform: SimpleITK.Transform, fixed: Grid) -> SimpleITK.Transform:

@@ -19,7 +19,7 @@ from ..progress import Progress
 from ..redaction import without_names
 from ..result import NOTICE, whole_folder
 from ..volume import Volume, content_hash, read_volume
-from .carrier import Carrier
+from .carrier import NOTICEABLE_MM, Carrier
 from .markups import carry_points
 from .meshes import carry_mesh
 from .volumes import (
@@ -171,6 +171,7 @@ def _report(
         )
     }
     pulls = any(entry["kind"] in ("labels", "dose", "images") for entry in entries)
+    inverse = _inverse_error(carrier, progress) if pulls else None
     return {
         "schema": SCHEMA,
         "notice": NOTICE,
@@ -178,13 +179,26 @@ def _report(
         "transform": {
             "sha256": content_hash(job.transform),
             "frame": "LPS mm, fixed to moving",
-            "inverse_error_mm": carrier.inverse_error() if pulls else None,
+            "inverse_error_mm": inverse,
         },
         "inputs": inputs,
         "items": entries,
         "messages": [f"{level}: {without_names(text)}" for level, text in progress.messages],
         "versions": {"glidereg": __version__},
     }
+
+
+def _inverse_error(carrier: Carrier, progress: Progress) -> dict | None:
+    """:meth:`Carrier.inverse_error`, with a warning where it can be noticed."""
+    inverse = carrier.inverse_error()
+    if inverse is not None and inverse["beyond"]:
+        progress.message(
+            "The inverse that labels, dose and images go through is off by more than "
+            f"{NOTICEABLE_MM:g} mm at {100 * inverse['beyond'] / inverse['n']:.2g} % of the places "
+            f"that were tested, by {inverse['max']:.1f} mm at most.",
+            level="warning",
+        )
+    return inverse
 
 
 # --- one item ---------------------------------------------------------------------------------
@@ -251,21 +265,33 @@ def _dose(
 def _points(
     path: Path, output: Path, carrier: Carrier, _: PropagateJob, progress: Progress
 ) -> dict:
-    found = carry_points(path, output, carrier.push, carrier.source)
-    return _places("points", found, carrier, progress)
+    pushed: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def push(points: np.ndarray) -> np.ndarray:  # a ROI asks for more than its control points
+        pushed.append((points, carrier.push(points)))
+        return pushed[-1][1]
+
+    found = carry_points(path, output, push, carrier.source)
+    before, after = (np.concatenate(side) for side in zip(*pushed, strict=True))
+    missed = carrier.push_error(before, after)
+    return _places("points", found, missed, carrier, progress)
 
 
 def _mesh(path: Path, output: Path, carrier: Carrier, _: PropagateJob, progress: Progress) -> dict:
-    return _places("mesh points", carry_mesh(path, output, carrier), carrier, progress)
+    found = carry_mesh(path, output, carrier)
+    missed = carrier.push_error(found[0], found[1])
+    return _places("mesh points", found, missed, carrier, progress)
 
 
 def _places(
     what: str,
     found: tuple[np.ndarray, np.ndarray, list[str]],
+    missed: dict | None,
     carrier: Carrier,
     progress: Progress,
 ) -> dict:
-    """How many points there were, how far they went, and which lie outside of the images."""
+    """How many points there were, how far they went, which lie outside of the images, and by how
+    much the inverse ``missed`` them (:meth:`Carrier.push_error`)."""
     before, after, notes = found
     for note in notes:
         progress.message(without_names(note))
@@ -276,12 +302,20 @@ def _places(
             "their frame (LPS or RAS), the direction, and that they belong to it.",
             level="warning",
         )
+    if missed is not None and missed["beyond"]:
+        progress.message(
+            f"{missed['beyond']} of {missed['n']} {what} could not be placed exactly, and are off "
+            f"by {missed['max']:.1f} mm at most: the transform has no inverse there, because its "
+            "field ends, jumps or folds.",
+            level="warning",
+        )
     moved = np.linalg.norm(after - before, axis=1)
     return {
         "count": len(before),
         "outside_source": strangers,
         "outside_target": int((~carrier.target.contains(after)).sum()),
         "displacement_mm": {"mean": float(moved.mean()), "max": float(moved.max())},
+        "inverse_error_mm": missed,
     }
 
 

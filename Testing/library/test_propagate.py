@@ -584,6 +584,73 @@ def test_there_and_back_again(tmp_path: Path, transform: sitk.Transform) -> None
     assert np.abs(read_landmarks(tmp_path / "b" / "p.csv").points - points).max() < 0.02
 
 
+def torn_scene(folder: Path) -> dict[str, str]:
+    """A field over a box inside of both images, 20 mm to the left in all of it: no inverse reaches
+    what lies just in front of its edge."""
+    grid = centered_grid((40, 30, 30), (2.0, 2.0, 2.0))
+    vectors = np.zeros((10, 12, 12, 3))
+    vectors[..., 0] = 20
+    field = sitk.GetImageFromArray(vectors, isVector=True)
+    field.SetSpacing((4.0, 4.0, 4.0))
+    field.SetOrigin((-24.0, -24.0, -20.0))
+    sitk.WriteImage(field, str(folder / "t.mha"))
+    write_volume(folder / "i.mha", draw(waves(1), grid))
+    write_volume(folder / "l.mha", balls(grid, np.zeros((1, 3)), radius=20.0))
+    images = {"fixed": str(folder / "i.mha"), "moving": str(folder / "i.mha")}
+    return {**images, "transform": str(folder / "t.mha"), "output": str(folder / "out")}
+
+
+def test_points_that_no_inverse_reaches_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Measured again here: every carried point through the transform, by SimpleITK alone."""
+    paths = torn_scene(tmp_path)
+    points = np.array([[x, 0.0, 0.0] for x in (-28, -18, -10, 0, 10, 30)])
+    write_landmarks(tmp_path / "p.csv", points)
+    write_mesh(tmp_path / "text.ply", ball_mesh(np.array([-18.0, 0, 0]), normals=False), "LPS")
+    command = ["propagate", paths["fixed"], paths["moving"], "--transform", paths["transform"]]
+    command += ["--points", str(tmp_path / "p.csv"), "--meshes", str(tmp_path / "text.ply")]
+    assert main([*command, "-o", paths["output"]]) == 0
+    field = read_transform(paths["transform"])
+    carried = read_landmarks(tmp_path / "out" / "p.csv").points
+    arrived = np.array([field.TransformPoint(p) for p in carried.tolist()])
+    missed = np.linalg.norm(arrived - points, axis=1)
+    assert missed.max() > 1  # else this says nothing
+    report = json.loads((tmp_path / "out" / "propagation.json").read_text(encoding="utf-8"))
+    found, mesh = (item["inverse_error_mm"] for item in report["items"])
+    assert found["max"] == pytest.approx(missed.max(), abs=1e-3)
+    assert found["mean"] == pytest.approx(missed.mean(), abs=1e-3)
+    assert found["p95"] == pytest.approx(np.percentile(missed, 95), abs=1e-3)
+    assert (found["n"], found["beyond"]) == (6, np.count_nonzero(missed > 0.1))
+    assert mesh["max"] > 1 and mesh["beyond"] > 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{found['beyond']} of 6 points could not be placed exactly" in said
+    assert "mesh points could not be placed exactly" in said
+
+
+def test_an_inverse_for_voxels_that_is_not_exact_is_said(tmp_path: Path) -> None:
+    paths = torn_scene(tmp_path)
+    report = run_propagate_job(PropagateJob(**paths, labels=(str(tmp_path / "l.mha"),), back=True))
+    found = report["transform"]["inverse_error_mm"]
+    assert found["max"] > 1 and found["beyond"] > 0
+    assert any("labels, dose and images" in text for text in report["messages"])
+    assert f"by {found['max']:.1f} mm at most" in " ".join(report["messages"])
+
+
+def test_exact_places_are_not_warned_of(tmp_path: Path, transform: sitk.Transform) -> None:
+    """Also for a ROI, of which more than its control points are carried."""
+    paths = save_scene(tmp_path, transform)
+    source = pairs(Carrier(transform, FIXED, MOVING))[0]
+    roi = markup("ROI", source[:1], roiType="Box", size=[8.0, 8.0, 8.0])
+    roi.update(center=source[0].tolist(), orientation=np.eye(3).ravel().tolist())
+    (tmp_path / "r.mrk.json").write_text(json.dumps({"markups": [roi]}))
+    job = PropagateJob(**paths, output=str(tmp_path / "a"), points=(str(tmp_path / "r.mrk.json"),))
+    report = run_propagate_job(job)
+    found = report["items"][0]["inverse_error_mm"]
+    assert found["max"] < 0.02 and found["beyond"] == 0 and found["n"] > 100
+    assert not [text for text in report["messages"] if "warning" in text]
+
+
 def test_a_damaged_file_leaves_nothing_behind(
     tmp_path: Path, transform: sitk.Transform, capsys: pytest.CaptureFixture[str]
 ) -> None:

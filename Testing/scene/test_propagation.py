@@ -35,6 +35,7 @@ from GlideRegScene.propagation.results import (
     importPropagation,
     readPropagation,
 )
+from GlideRegScene.quality import field
 from GlideRegScene.transforms import ATTRIBUTE, gridTransform
 from slicer_harness.scene import SceneHarness
 
@@ -400,6 +401,37 @@ def test_points_that_belong_elsewhere_are_said(node, reference) -> None:
     assert result.notes == [
         "1 of 1 points of 'M' lie outside 'Old'; check the direction, and that they belong to it."
     ]
+
+
+def test_what_no_inverse_reaches_is_said(node, reference) -> None:
+    """A field that jumps from 20 mm to nothing in the middle of the image."""
+    middle = some_points().mean(axis=0)
+    image = sitk.GetImageFromArray(np.full((10, 10, 10, 3), (20.0, 0, 0), np.float32), True)
+    image.SetSpacing((4.0, 4.0, 4.0))
+    image.SetOrigin((middle - 18).tolist())
+    node.SetAndObserveTransformFromParent(gridTransform(image))
+    places = middle + np.array([[-12.0, 0, 0], [-6.0, 0, 0], [12.0, 0, 0]])
+    points = markups_of("vtkMRMLMarkupsFiducialNode", in_ras(places))
+    result = carry(PropagateRequest([points], node, reference, volume_node(oblique_image(), "Old")))
+    assert len(result.notes) == 1 and "points of 'M' could not be placed exactly" in result.notes[0]
+    marked = json.loads(result.nodes[0].GetAttribute(ATTRIBUTE_OF_CARRIED))
+    assert f"{marked['inverse_error_mm']['max']:.1f} mm at most" in result.notes[0]
+    block = volume_node(oblique_image(), "Block")
+    old = volume_node(oblique_image(), "Old 2")
+    back = carry(PropagateRequest([block], node, reference, old, back=True))
+    assert "The inverse that voxels go through is off" in back.notes[-1]
+
+
+def test_a_transform_that_was_sampled_coarsely_is_said(reference, monkeypatch) -> None:
+    """Cubic: it is sampled at the voxels, and here only at every second one."""
+    monkeypatch.setattr(field, "_MOST_SAMPLES", 10_000)
+    theirs = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "Cubic")
+    grid = gridTransform(field_image())
+    grid.SetInterpolationModeToCubic()
+    theirs.SetAndObserveTransformFromParent(grid)
+    points = markups_of("vtkMRMLMarkupsFiducialNode", in_ras(some_points(3)))
+    result = carry(PropagateRequest([points], theirs, reference))
+    assert result.notes == ["The transform was sampled at every second voxel."]
 
 
 def test_volumes_keep_colors_window_and_unit(node, reference) -> None:

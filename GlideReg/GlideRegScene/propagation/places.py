@@ -35,6 +35,13 @@ class _PlacesItem:
                 f"{entry['outside_target']} of {count} points of '{name}' came to lie outside "
                 f"'{request.target.GetName()}'."
             )
+        missed = entry["inverse_error_mm"]
+        if missed is not None and missed["beyond"]:
+            found.append(
+                f"{missed['beyond']} of {missed['n']} points of '{name}' could not be placed "
+                f"exactly, and are off by {missed['max']:.1f} mm at most: the transform has no "
+                "inverse there, because its field ends, jumps or folds."
+            )
         return found
 
 

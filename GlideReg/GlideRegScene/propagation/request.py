@@ -96,9 +96,11 @@ def _kindOf(node):
 
 @dataclass
 class CollectedPropagation(CollectedInputs):
-    """The files of a propagation. ``items``: what belongs to each node of the request, in order."""
+    """The files of a propagation. ``items``: what belongs to each node of the request, in order.
+    ``note``: in how far the file of the transform is not the node itself; mostly ""."""
 
     items: list = field(default_factory=list)
+    note: str = ""
     writeTransform: Callable[[Callable[[], bool]], None] = lambda goOn: None
 
     def write(self, goOn: Callable[[], bool] = lambda: True) -> None:
@@ -115,7 +117,7 @@ def collectPropagation(request: PropagateRequest, folder: Path) -> CollectedProp
     job: dict = {"task": "propagate", "back": request.back, "smooth": request.smooth}
     job["compress"] = False
     collected = CollectedPropagation(job, None)
-    path, collected.writeTransform, _note = transformFile(
+    path, collected.writeTransform, collected.note = transformFile(
         request.transform, request.fixedVolume, folder, "transform"
     )
     job["transform"] = path
