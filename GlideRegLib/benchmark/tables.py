@@ -121,8 +121,9 @@ def _notes(
     ]
     if tested:
         notes.append(
-            f"* differs from {title_of(reference)} (+ better, - worse): Wilcoxon signed-rank test "
-            f"over pairs, Benjamini-Hochberg over {len(tested)} tests at {st.ALPHA}."
+            f"* differs from {title_of(reference)} (+ better, - worse, by ranks): Wilcoxon "
+            "signed-rank test over pairs, Benjamini-Hochberg over "
+            f"{len(tested)} tests at {st.ALPHA}."
         )
     if len(tested) < len(comparisons):
         notes.append(

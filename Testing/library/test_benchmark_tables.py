@@ -225,3 +225,14 @@ def test_direction_ignores_pairs_without_a_difference() -> None:
     assert st.signed_rank_balance(np.array([0, 0, 0, 0, 0, 1.0, 2.0, -4.0])) == 0
     assert st.signed_rank_balance(np.array([0, 0, 1.0, 2.0, 3.0, -4.0])) == 2
     assert st.signed_rank_balance(np.zeros(3)) == 0
+
+
+@pytest.mark.parametrize("reference", ["glide", "none"])
+def test_the_folding_of_no_registration_is_never_tested(reference: str) -> None:
+    folds = {"folding_percent": {"body": 1.0, "grid": 1.0}}
+    records = [one("glide", f"p{k}", 1.0 + k / 10, **folds) for k in range(8)]
+    records += series("none", np.linspace(3, 4, 8))
+    found = st.compare(records, reference)
+    assert [(c.measure, c.significant) for c in found] == [(st.TRE.name, True)]
+    assert found[0].adjusted == found[0].p  # one test: nothing to correct for
+    assert main_rows(records, reference)[1][4] == "–"
