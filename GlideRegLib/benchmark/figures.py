@@ -50,9 +50,9 @@ def _drawn(records: Sequence[dict], kind: str, draw: object, label: str) -> byte
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (dataset, errors) in zip(panels, found.items(), strict=False):
-        draw(axes, errors, {m: k for k, m in enumerate(methods)})
-        count = max(map(len, errors.values()))
-        axes.set_title(f"{dataset} (n = {count})", fontsize=_TYPE + 1)
+        shown = zip(errors, names_of(records, dataset, list(errors)), strict=True)
+        draw(axes, errors, {m: k for k, m in enumerate(methods)}, dict(shown))
+        axes.set_title(title_of(records, dataset, errors), fontsize=_TYPE + 1)
         axes.set_ylabel(label, fontsize=_TYPE)
         axes.tick_params(labelsize=_TYPE)
         axes.spines[["top", "right"]].set_visible(False)
@@ -65,7 +65,23 @@ def _drawn(records: Sequence[dict], kind: str, draw: object, label: str) -> byte
     return stream.getvalue()
 
 
-def _boxes(axes: Axes, errors: dict[str, np.ndarray], places: dict[str, int]) -> None:
+def names_of(records: Sequence[dict], dataset: str, methods: Sequence[str]) -> list[str]:
+    """What the methods are called in a panel, with the number of their failed runs."""
+    return [method + st.failed_note(records, dataset, method) for method in methods]
+
+
+def title_of(records: Sequence[dict], dataset: str, errors: dict[str, np.ndarray]) -> str:
+    """The data set with its number of points, and the methods that failed on every pair of it."""
+    absent = [m for m in st.in_order(records, "method") if m not in errors]
+    counts = {method: st.failures(records, dataset, method) for method in absent}
+    failed = [method for method, (bad, runs) in counts.items() if bad and bad == runs]
+    title = f"{dataset} (n = {max(map(len, errors.values()))})"
+    return title + (f"\nall failed: {', '.join(failed)}" if failed else "")
+
+
+def _boxes(
+    axes: Axes, errors: dict[str, np.ndarray], places: dict[str, int], names: dict[str, str]
+) -> None:
     parts = axes.boxplot(
         list(errors.values()),
         whis=(5, 95),
@@ -77,15 +93,17 @@ def _boxes(axes: Axes, errors: dict[str, np.ndarray], places: dict[str, int]) ->
     )
     for box, name in zip(parts["boxes"], errors, strict=True):
         box.set(facecolor=_COLORS[places[name] % len(_COLORS)], alpha=0.75)
-    names = list(errors)
-    axes.set_xticks(range(1, len(names) + 1), names, rotation=30, ha="right", fontsize=_TYPE)
+    shown = [names[method] for method in errors]
+    axes.set_xticks(range(1, len(shown) + 1), shown, rotation=30, ha="right", fontsize=_TYPE)
     highest = max(float(np.percentile(values, 95)) for values in errors.values())
     axes.set_yscale("symlog", linthresh=1)
     _millimeters(axes.yaxis, highest)
     axes.set_ylim(0, 1.2 * max(highest, 1.0))
 
 
-def _curves(axes: Axes, errors: dict[str, np.ndarray], places: dict[str, int]) -> None:
+def _curves(
+    axes: Axes, errors: dict[str, np.ndarray], places: dict[str, int], names: dict[str, str]
+) -> None:
     highest = max(float(values.max()) for values in errors.values())
     for name, values in errors.items():
         ordered = np.concatenate(([0.0], np.sort(values), [2 * highest]))
@@ -97,7 +115,7 @@ def _curves(axes: Axes, errors: dict[str, np.ndarray], places: dict[str, int]) -
             _STYLES[place // len(_COLORS) % len(_STYLES)],
             where="post",
             color=_COLORS[place % len(_COLORS)],
-            label=name,
+            label=names[name],
             linewidth=1.6,
         )
     axes.set_xscale("symlog", linthresh=1)

@@ -16,7 +16,8 @@ from ..volume import replace_whole
 from . import figures, formats
 from . import statistics as st
 from .baselines import title_of
-from .tables import Table, all_tables, long_rows
+from .long_form import long_rows
+from .tables import Table, all_tables
 
 SCHEMA = "glidereg-benchmark-1"
 #: Points that have pictures -> what the names of the files end with.

@@ -109,6 +109,18 @@ def values(records: Sequence[dict], dataset: str, method: str, measure: Measure)
     }
 
 
+def failures(records: Sequence[dict], dataset: str, method: str) -> tuple[int, int]:
+    """How many runs failed, and how many there are."""
+    own = [r for r in records if (r["dataset_name"], r["method"]) == (dataset, method)]
+    return sum(bool(r["problem"]) for r in own), len(own)
+
+
+def failed_note(records: Sequence[dict], dataset: str, method: str) -> str:
+    """ " (2 failed)", or nothing: numbers without those runs must not look like the others."""
+    failed, _ = failures(records, dataset, method)
+    return f" ({failed} failed)" if failed else ""
+
+
 def spread(numbers: Sequence[float]) -> Spread | None:
     """None without numbers; the deviation is None for a single one."""
     found = np.asarray(list(numbers), dtype=float)

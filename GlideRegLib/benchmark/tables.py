@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..quality import CPM_THRESHOLDS_MM, points_within
 from . import statistics as st
 from .baselines import title_of
@@ -86,20 +84,24 @@ def _pairs(records: Sequence[dict], dataset: str) -> str:
 
 
 def _cell(records: Sequence[dict], dataset: str, method: str, measure: st.Measure) -> str:
-    if method == "none" and measure in (st.FOLDS, st.SECONDS):
-        return "–"  # there is nothing to fold, and nothing ran
-    own = [r for r in records if (r["dataset_name"], r["method"]) == (dataset, method)]
     found = st.spread(st.values(records, dataset, method, measure).values())
     if found is None:
-        return "failed" if own and all(r["problem"] for r in own) else NOT_MEASURED
+        return _absent(records, dataset, method)
+    if method == "none" and measure in (st.FOLDS, st.SECONDS):
+        return "–"  # there is nothing to fold, and nothing ran
     digits = {st.DICE.name: 3, st.FOLDS.name: 3, st.SECONDS.name: 1}.get(measure.name, 2)
     text = f"{found.mean:.{digits}f}"
     if measure is st.FOLDS and 0 < found.mean < 0.001:
-        return "< 0.001"
+        text = "< 0.001"
     if found.std is not None and measure not in (st.FOLDS, st.SECONDS):
         text += f" ± {found.std:.{digits}f}"
-    failed = sum(bool(r["problem"]) for r in own)
-    return f"{text} ({failed} failed)" if failed else text
+    return text + st.failed_note(records, dataset, method)
+
+
+def _absent(records: Sequence[dict], dataset: str, method: str) -> str:
+    """What stands where there is no number."""
+    failed, runs = st.failures(records, dataset, method)
+    return "failed" if failed and failed == runs else NOT_MEASURED
 
 
 def _star(comparison: st.Comparison | None) -> str:
@@ -183,8 +185,11 @@ def cpm_table(records: Sequence[dict], kind: str) -> Table | None:
         cells = [title_of(method)]
         for dataset in datasets:
             errors = st.pooled_errors(records, dataset, method, kind)
-            shares = points_within(errors).values() if len(errors) else [None] * len(limits)
-            cells += [NOT_MEASURED if share is None else f"{share:.0f}" for share in shares]
+            note = st.failed_note(records, dataset, method)
+            if len(errors):
+                cells += [f"{share:.0f}{note}" for share in points_within(errors).values()]
+            else:
+                cells += [_absent(records, dataset, method)] * len(limits)
         rows.append(tuple(cells))
     counts = {d: _point_count(records, d, kind) for d in datasets}
     return Table(
@@ -193,7 +198,10 @@ def cpm_table(records: Sequence[dict], kind: str) -> Table | None:
         (("", 1), *((f"{name} (n = {counts[name]})", len(limits)) for name in datasets)),
         ("method", *limits * len(datasets)),
         tuple(rows),
-        ("All points of a data set together, each counted once.",),
+        (
+            "All points of a data set together, each counted once; those of failed runs are left "
+            "out, so compare such rows with care.",
+        ),
     )
 
 
@@ -249,7 +257,11 @@ def cost_table(records: Sequence[dict]) -> Table:
             for measure in measures:
                 found = st.spread(st.values(records, dataset, method, measure).values())
                 digits = 0 if measure is st.MEMORY else 1
-                cells.append(NOT_MEASURED if found is None else f"{found.mean:.{digits}f}")
+                if found is None:
+                    cells.append(_absent(records, dataset, method))
+                else:
+                    note = st.failed_note(records, dataset, method)
+                    cells.append(f"{found.mean:.{digits}f}{note}")
         rows.append(tuple(cells))
     return Table(
         "cost",
@@ -278,40 +290,3 @@ def problem_table(records: Sequence[dict]) -> Table | None:
         return None
     columns = ("method", "pair", "why")
     return Table("problems", "Runs that failed or were left out", (), columns, tuple(rows))
-
-
-def long_rows(records: Sequence[dict], reference: str) -> list[dict]:
-    """One row per data set, method and measure: numbers for other programs."""
-    tests = {(c.dataset, c.method, c.measure): c for c in st.compare(records, reference)}
-    rows = []
-    for dataset in st.in_order(records, "dataset_name"):
-        for method in st.in_order(records, "method"):
-            for measure in st.ALL:
-                found = st.spread(st.values(records, dataset, method, measure).values())
-                test = tests.get((dataset, method, measure.name))
-                rows.append(
-                    {
-                        "dataset": dataset,
-                        "method": method,
-                        "measure": measure.name,
-                        "mean": found and found.mean,
-                        "std": found and found.std,
-                        "median": found and found.median,
-                        "pairs": found.n if found else 0,
-                        "wilcoxon_p": test and test.p,
-                        "benjamini_hochberg_p": test and test.adjusted,
-                        "than_reference": _direction(test),
-                    }
-                )
-    return [{name: _plain(value) for name, value in row.items()} for row in rows]
-
-
-def _direction(test: st.Comparison | None) -> str | None:
-    """Where the ranks of the test lie; None without a test."""
-    if test is None or test.p is None:
-        return None
-    return "better" if test.better else "not better"
-
-
-def _plain(value: object) -> object:
-    return float(value) if isinstance(value, np.floating) else value

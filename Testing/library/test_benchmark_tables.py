@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from GlideRegLib.benchmark import figures, formats, output, tables
+from GlideRegLib.benchmark import figures, formats, long_form, output, tables
 from GlideRegLib.benchmark import statistics as st
 from GlideRegLib.quality import points_within, summarize_errors
 
@@ -107,7 +107,7 @@ def test_what_was_not_measured_says_so_and_never_zero() -> None:
     assert set(rows[1][1:]) == {"failed"}
     partly = main_rows([one("glide", "p", 1.0), failed("glide", "q")])
     assert partly[0][1] == "1.00 (1 failed)"
-    long = tables.long_rows([one("glide", "p", None)], "glide")
+    long = long_form.long_rows([one("glide", "p", None)], "glide")
     assert next(row for row in long if row["measure"] == "TRE, mm")["mean"] is None
     (problem,) = tables.problem_table([failed("affine", "p")]).rows
     assert problem == ("Affine", "Toy, p", "It broke.")
@@ -216,7 +216,7 @@ def test_the_mark_points_where_the_test_does_not_where_an_outlier_pulls_the_mean
     (turned,) = st.compare(records, "affine", (st.TRE,))
     assert turned.significant
     assert not turned.better
-    row = next(r for r in tables.long_rows(records, "glide") if r["method"] == "affine")
+    row = next(r for r in long_form.long_rows(records, "glide") if r["method"] == "affine")
     assert row["than_reference"] == "better"
 
 
@@ -236,3 +236,31 @@ def test_the_folding_of_no_registration_is_never_tested(reference: str) -> None:
     assert [(c.measure, c.significant) for c in found] == [(st.TRE.name, True)]
     assert found[0].adjusted == found[0].p  # one test: nothing to correct for
     assert main_rows(records, reference)[1][4] == "–"
+
+
+def test_runs_that_failed_are_named_wherever_a_method_is_averaged() -> None:
+    records = [one("glide", pair, 2.0) for pair in "pqr"]
+    records += [one("affine", "p", 0.1), failed("affine", "q"), failed("affine", "r")]
+    records += [failed("ants", pair) for pair in "pqr"]
+    points = tables.cpm_table(records, "landmarks")
+    assert points.rows[0][1:] == ("0", "33", "67", "100")
+    assert points.rows[1][1:] == ("100 (2 failed)",) * 4
+    assert points.rows[2][1:] == ("failed",) * 4
+    assert any("failed" in note for note in points.notes)
+    cost = tables.cost_table(records).rows
+    assert cost[0][1:] == ("1.0", "2.0", "300")
+    assert cost[1][1:] == ("1.0 (2 failed)", "2.0 (2 failed)", "300 (2 failed)")
+    assert cost[2][1:] == ("failed",) * 3
+    assert figures.names_of(records, "Toy", ["glide", "affine"]) == ["glide", "affine (2 failed)"]
+    title = figures.title_of(records, "Toy", {"glide": np.ones(9), "affine": np.ones(3)})
+    assert title == "Toy (n = 9)\nall failed: ants"
+    found = {(r["method"], r["measure"]): r for r in long_form.long_rows(records, "glide")}
+    assert found["affine", "TRE, mm"]["failed"] == 2
+    assert found["affine", "TRE, mm"]["pairs"] == 1
+
+
+def test_failures_show_beside_very_small_folding_and_for_none() -> None:
+    small = {"folding_percent": {"body": 0.0, "grid": 0.0002}}
+    rows = main_rows([one("glide", "p", 1.0, **small), failed("glide", "q"), failed("none", "p")])
+    assert rows[0][4] == "< 0.001 (1 failed)"
+    assert set(rows[1][1:]) == {"failed"}
