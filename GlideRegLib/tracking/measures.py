@@ -18,6 +18,8 @@ from .occupancy import nodule_occupancy
 
 #: Around the mask, mm: enough lung to know its HU.
 _MARGIN_MM = 8.0
+#: A contour that spreads less than this across its length, in voxels, has no area.
+_FLAT_VOXELS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -163,10 +165,15 @@ def _contour(plane: np.ndarray) -> np.ndarray:
 def _caliper(points: np.ndarray, steps: np.ndarray) -> tuple[float, float]:
     """Longest diameter of a contour (N, 2), and the longest chord of its hull perpendicular to it.
 
-    ``steps`` (2, 3) are the mm of one voxel along each of the two axes.
+    ``steps`` (2, 3) are the mm of one voxel along each of the two axes. A contour without area has
+    a length at most: where a few voxels hold exactly half a nodule, it is a line or a point.
     """
     from scipy.spatial import ConvexHull
 
+    spread, along_line = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[1:]
+    if (spread > _FLAT_VOXELS).sum() < 2:
+        extent = np.ptp(points @ along_line[0])
+        return float(extent * np.linalg.norm(along_line[0] @ steps)), 0.0
     hull = points[ConvexHull(points).vertices]
     vectors = (hull[:, None] - hull[None]) @ steps
     lengths = np.linalg.norm(vectors, axis=2)

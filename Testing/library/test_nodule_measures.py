@@ -13,7 +13,7 @@ from GlideRegLib.errors import InputError
 from GlideRegLib.geometry import Grid
 from GlideRegLib.sample_data.nodule_phantom import NodulePair
 from GlideRegLib.tracking.growth import REFERENCE_THRESHOLDS, THRESHOLDS_VERSION, growth
-from GlideRegLib.tracking.measures import Measurement, measure
+from GlideRegLib.tracking.measures import Measurement, _caliper, measure
 from GlideRegLib.volume import Volume
 
 HALF = (LUNG + TISSUE) / 2
@@ -126,6 +126,27 @@ def test_single_voxel() -> None:
 
 
 # --- masks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("voxels", [1, 2])
+def test_a_slice_that_is_half_full_in_one_or_two_voxels_changes_no_diameter(voxels: int) -> None:
+    """Its contour is a point or a line: HU -410 is exactly half way from lung to nodule."""
+    grid = Grid((20, 20, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    image, mask = np.full(grid.shape, -860, np.float32), np.zeros(grid.shape, np.uint8)
+    mask[6:13, 6:13, 6:13] = 1
+    image[mask > 0] = 40
+    before = measure(Volume(image, grid), mask)
+    mask[13, 9, 9 : 9 + voxels] = 1
+    image[13, 9, 9 : 9 + voxels] = -410
+    after = measure(Volume(image, grid), mask)
+    assert after.mean_diameter_mm == before.mean_diameter_mm
+    assert after.volume_mm3 > before.volume_mm3
+
+
+def test_a_contour_without_area_has_a_length_and_no_width() -> None:
+    line = np.array([[1.0, 1.0], [1.0, 3.0], [1.0, 2.0]])
+    assert _caliper(line, 0.5 * np.eye(3)[:2]) == pytest.approx((1.0, 0.0))
+    assert _caliper(line[:1], np.eye(3)[:2]) == (0.0, 0.0)
 
 
 def test_cropped_mask_measures_the_same() -> None:
