@@ -19,7 +19,7 @@ from GlideRegLib.tracking.records import Tracking
 from GlideRegRun import folders
 from GlideRegRun.tracking import TrackingRun
 from GlideRegScene.nodules import decisions, markers, tables, views
-from GlideRegScene.nodules.request import TrackRequest, daysBetween
+from GlideRegScene.nodules.request import TrackRequest, collectNodules, daysBetween
 from slicer_harness.nodule_pair import (
     FRESH,
     GONE,
@@ -362,6 +362,32 @@ def test_a_second_run_keeps_decisions_by_identity(table) -> None:
     assert decided == {"stays": "confirmed", "grows": "rejected", "gone": "corrected", "c1": "open"}
     assert list(found["gone"].fixed_center) == pytest.approx(FRESH, abs=1e-3)
     assert len(node_ids()) <= count + 2, "nothing is there twice"
+
+
+def test_a_table_of_other_scans_gives_its_identities_to_nobody(table, tmp_path: Path) -> None:
+    names = ("Current CT", "Prior CT", "Prior CT to Current CT", "Prior nodules", "Current nodules")
+    own = [slicer.util.getNode(name) for name in names]
+    other = make_nodule_pair()  # as if of another patient: the same places
+    nodes = (other.current, other.prior, other.transform, other.priorPoints, other.currentPoints)
+    job = collectNodules(TrackRequest(*nodes, table=table), tmp_path).job
+    assert (job["moving_identities"], job["fixed_identities"]) == ([], [])
+    again = collectNodules(TrackRequest(*own, table=table), tmp_path).job
+    assert len(again["moving_identities"]) == len(again["fixed_identities"]) == 3
+
+
+def test_tracks_go_on_when_the_current_scan_becomes_the_prior(table, tmp_path: Path) -> None:
+    decisions.reject(table, named(table, "grows").identifier)
+    later = make_nodule_pair()
+    prior = tables.volumesOf(table)[1]
+    points = slicer.util.getNode("Current nodules")
+    nodes = (later.current, prior, later.transform, points, later.currentPoints)
+    job = collectNodules(TrackRequest(*nodes, table=table), tmp_path).job
+    known = {key: place for key, place in job["moving_identities"]}
+    wanted = {named(table, name).identifier: p for name, p in (("stays", STAYS), ("c1", FRESH))}
+    assert known.keys() == wanted.keys(), "the track goes on, a rejected one does not"
+    for key, place in wanted.items():
+        assert known[key] == pytest.approx(place, abs=1e-3)
+    assert job["fixed_identities"] == []
 
 
 def test_the_export_has_the_decisions_and_no_names_of_volumes(table, tmp_path: Path) -> None:

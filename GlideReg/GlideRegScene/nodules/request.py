@@ -32,7 +32,8 @@ class TrackRequest:
     see it registered). ``prior`` says which of both is the earlier scan. Nodules are point lists,
     segmentations or label maps; ``currentNodules`` None: nothing to match against; an empty point
     list: the current scan holds none. ``days`` between the scans, None: unknown. ``table``: that of
-    an earlier run, which is filled anew and whose decisions stay.
+    an earlier run. When it is about the same scans, it is filled anew and its decisions stay; when
+    its current scan is the prior here, its tracks go on; else it is left alone.
     """
 
     fixedVolume: object
@@ -194,8 +195,15 @@ def _collectList(
         volume = request.movingVolume if side == "moving" else request.fixedVolume
         image = _labels(node, volume)
         collected._writers.append(partial(sitk.WriteImage, image, collected.job[name], True))
-    known = tables.knownNodules(request.table, when, node, collected.points.get(when))
-    collected.job[f"{side}_identities"] = known
+    collected.job[f"{side}_identities"] = _known(request, when, node, collected.points.get(when))
+
+
+def _known(request: TrackRequest, when: str, node, places: list | None) -> list[list]:
+    """Nodules that the table knows, if it is about these volumes or about those before them."""
+    prior, current = request.priorVolume, request.currentVolume
+    if tables.reusable(request.table, prior, current) is not None:
+        return tables.knownNodules(request.table, when, node, places)
+    return tables.nodulesAfter(request.table, prior) if when == "prior" else []
 
 
 def _points(node) -> tuple[list[tuple[str, tuple]], list[str]]:

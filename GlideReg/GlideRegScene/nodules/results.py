@@ -48,7 +48,7 @@ def importNodules(
         raise InputError("A volume was removed during the run; its nodules were dropped.")
     scene, rows = prior.GetScene(), tracking
     with CreatedNodes(scene) as created:
-        table = reusableTable(request)
+        table = tables.reusable(request.table, prior, current)
         if table is not None:
             rows = carried_over(tracking, tables.trackingOf(table))
         else:
@@ -60,15 +60,6 @@ def importNodules(
         tables.store(table, rows)
         markers.refresh(table)
         return NoduleNodes(table, rows, list(created.nodes))
-
-
-def reusableTable(request: TrackRequest):
-    """The table of the request when it is about the same two volumes, else None."""
-    table = request.table
-    if not isInScene(table) or not tables.isNoduleTable(table):
-        return None
-    same = tables.volumesOf(table) == (request.priorVolume, request.currentVolume)
-    return table if same else None
 
 
 def _folder(request: TrackRequest, name: str, created: CreatedNodes) -> int:

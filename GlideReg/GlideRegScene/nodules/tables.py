@@ -79,15 +79,19 @@ def volumesOf(table) -> tuple:
     return tuple(node if isInScene(node) else None for node in nodes)
 
 
+def reusable(table, prior, current):
+    """The table when it is about these two volumes, in these roles, else None."""
+    ours = isInScene(table) and isNoduleTable(table)
+    return table if ours and volumesOf(table) == (prior, current) else None
+
+
 def knownNodules(table, when: str, node, places: list[tuple[str, tuple]] | None) -> list[list]:
     """Identifier and present place (LPS mm) of the nodules of a list ("prior" or "current") that
-    an earlier run has seen.
+    an earlier run of the same two volumes has seen (see :func:`reusable`).
 
     ``places`` are the points that are there now; a point keeps its identity wherever it was moved.
     Voxels are known by where they were.
     """
-    if not isNoduleTable(table):
-        return []
     role = PRIOR_NODULES if when == "prior" else CURRENT_NODULES
     if places is not None and table.GetNodeReference(role) is node:
         ids = json.loads(table.GetAttribute(POINTS) or "{}").get(when, {})
@@ -95,6 +99,15 @@ def knownNodules(table, when: str, node, places: list[tuple[str, tuple]] | None)
     side = "moving" if when == "prior" else "fixed"
     rows = ((getattr(r, f"{side}_identifier"), getattr(r, f"{side}_center")) for r in _seen(table))
     return [[key, list(place)] for key, place in rows if key and place is not None]
+
+
+def nodulesAfter(table, prior) -> list[list]:
+    """Track and place (LPS mm) of the nodules that a table of earlier scans leaves in ``prior``,
+    which was its current volume: so identities go on. Empty for a table of other volumes."""
+    if not (isInScene(table) and isNoduleTable(table)) or prior is not volumesOf(table)[1]:
+        return []
+    left = trackingOf(table).current_nodules()
+    return [[nodule.identifier, list(nodule.center)] for nodule in left if nodule.located]
 
 
 def _seen(table) -> "Tracking":
