@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,34 +29,41 @@ if TYPE_CHECKING:
 class Need:
     """Something that a method needs beyond this library: ``found`` looks for it (quickly, nothing
     is loaded), ``how`` says in half a sentence how to get it. ``option``: the option of the method
-    that can name it instead."""
+    that can name it instead. ``identity`` changes when it is exchanged for another version."""
 
     what: str
     how: str
     found: Callable[[], bool]
     option: str = ""
+    identity: Callable[[], str] = str
 
     @classmethod
     def package(cls, module: str, how: str) -> Need:
         """A Python package that can be imported as ``module``."""
-        return cls(f"the Python package '{module}'", how, lambda: find_spec(module) is not None)
+        what = f"the Python package '{module}'"
+        versions = partial(_versions_of_module, module)
+        return cls(what, how, lambda: find_spec(module) is not None, identity=versions)
 
     @classmethod
     def distribution(cls, name: str, how: str) -> Need:
         """An installed distribution whose modules belong to a shared package."""
-        return cls(f"the Python package '{name}'", how, lambda: _is_installed(name))
+        what = f"the Python package '{name}'"
+        return cls(what, how, lambda: bool(_version(name)), identity=partial(_version, name))
 
     @classmethod
     def program(cls, name: str, how: str) -> Need:
         """A program on the PATH."""
-        return cls(f"the program '{name}' on the PATH", how, lambda: shutil.which(name) is not None)
+        what, find = f"the program '{name}' on the PATH", partial(shutil.which, name)
+        return cls(what, how, lambda: find() is not None, identity=lambda: _content(find()))
 
     @classmethod
     def weights(cls, names: tuple[str, ...], how: str) -> Need:
         """A file of weights that the user puts into a folder where weights are looked for, or names
         with the option ``weights``."""
         what = "its weights (" + " or ".join(names) + ")"
-        return cls(what, how, lambda: find_weights(names) is not None, "weights")
+        find = partial(find_weights, names)
+        found = lambda: find() is not None  # noqa: E731
+        return cls(what, how, found, "weights", lambda: _content(find()))
 
 
 def find_weights(names: tuple[str, ...]) -> Path | None:
@@ -66,12 +74,25 @@ def find_weights(names: tuple[str, ...]) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _is_installed(distribution: str) -> bool:
+def _version(distribution: str) -> str:
+    """Of an installed distribution, else nothing."""
     try:
-        metadata.version(distribution)
+        return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return False
-    return True
+        return ""
+
+
+def _versions_of_module(module: str) -> str:
+    """Of the distributions that bring a module."""
+    owners = metadata.packages_distributions().get(module, [])
+    return " ".join(f"{name} {_version(name)}" for name in sorted(set(owners)))
+
+
+def _content(path: str | Path | None) -> str:
+    """sha256 of a file, nothing without one."""
+    from ..volume import content_hash
+
+    return "" if path is None else content_hash(path)
 
 
 @dataclass(frozen=True)
