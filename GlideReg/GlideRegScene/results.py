@@ -202,7 +202,7 @@ def summary(report: dict) -> dict:
         "seconds": report["cost"]["seconds"]["total"],
         "modality": report["modality"],
         "preset": provenance["settings"]["preset_name"],
-        "method": provenance["settings"]["method"],
+        "method": provenance["settings"].get("method", "glide"),
         "versions": provenance["versions"],
         "device": provenance["device"],
     }
