@@ -106,6 +106,4 @@ def _carried(row: TrackRow, marked: dict[str, Nodule]) -> Nodule:
     own = marked.get(row.fixed_identifier or "")
     if own is not None:
         return replace(own, name=row.name, identifier=row.identifier)
-    located = row.fixed_measurement is not None
-    known = row.uncertainty_mm or 0.0
-    return Nodule(row.name, row.predicted_position, None, row.identifier, located, known)
+    return row.as_current()

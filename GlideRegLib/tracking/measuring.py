@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import Volume
-from .nodules import Nodule, Point
+from .nodules import Nodule
 from .records import Method, TrackRow
 
 if TYPE_CHECKING:
@@ -38,37 +38,51 @@ class MeasureSettings:
             raise InputError("The largest diameter of a nodule must be 3 to 200 mm.")
 
 
-def measure_nodule(
-    volume: Volume, center: Point, mask: Volume | None, settings: MeasureSettings
-) -> tuple[Measurement | None, str]:
-    """The measurement of one nodule on its native image (HU), and a remark when there is none.
+@dataclass(frozen=True)
+class Measured:
+    """A measurement (None: there is none), by which ``method``, and a remark when it failed."""
 
-    ``mask`` as it was marked; without one the nodule is segmented around ``center`` (LPS mm), if
-    the settings ask for it.
+    measurement: Measurement | None = None
+    method: Method = ""
+    remark: str = ""
+
+
+def measure_nodule(volume: Volume, nodule: Nodule, settings: MeasureSettings) -> Measured:
+    """Measures one nodule on its native image (HU).
+
+    Its mask as it was marked; without one what an earlier run measured; without that it is
+    segmented around its center, if the settings ask for it.
     """
     from .measures import measure
 
+    if nodule.mask is None and nodule.measurement is not None:
+        return Measured(nodule.measurement, nodule.method)
     try:
-        if mask is None:
-            if not settings.segment:
-                return None, ""
-            from .segment import segment_nodule
+        if nodule.mask is not None:
+            return Measured(measure(volume, nodule.mask), "marked")
+        if not settings.segment:
+            return Measured()
+        from .segment import segment_nodule
 
-            mask = segment_nodule(volume, np.asarray(center), settings.maximum_diameter_mm)
-        return measure(volume, mask), ""
+        mask = segment_nodule(volume, np.asarray(nodule.center), settings.maximum_diameter_mm)
+        return Measured(measure(volume, mask), "segmented")
     except InputError as error:
-        return None, str(error)
+        return Measured(remark=str(error))
 
 
 def prior_measured(
     row: TrackRow, moving: Volume, nodule: Nodule, settings: MeasureSettings
 ) -> TrackRow:
     """The row with the measurement of its nodule in the prior (moving) native image (HU)."""
-    found, remark = measure_nodule(moving, nodule.center, nodule.mask, settings)
+    found = measure_nodule(moving, nodule, settings)
     remarks = [r for r in row.remarks if not r.startswith("Prior: ")]
-    remarks += ["Prior: " + remark] if remark else []
-    method = _method(found, nodule.mask)
-    return replace(row, moving_measurement=found, moving_method=method, remarks=tuple(remarks))
+    remarks += ["Prior: " + found.remark] if found.remark else []
+    return replace(
+        row,
+        moving_measurement=found.measurement,
+        moving_method=found.method,
+        remarks=tuple(remarks),
+    )
 
 
 def measured_row(
@@ -84,37 +98,30 @@ def measured_row(
     """
     from .growth import growth
 
-    earlier, later, change, remark, method = row.moving_measurement, None, None, "", ""
-    place = _place_in_fixed(row, nodule)
-    if place is not None:
-        mask = None if nodule is None else nodule.mask
-        later, remark = measure_nodule(fixed, place, mask, settings)
-        method = _method(later, mask)
+    there = nodule or _found_in_fixed(row)
+    found = Measured() if there is None else measure_nodule(fixed, there, settings)
+    earlier, later, change = row.moving_measurement, found.measurement, None
     remarks = [r for r in row.remarks if not r.startswith("Current: ")]
-    remarks += ["Current: " + remark] if remark else []
+    remarks += ["Current: " + found.remark] if found.remark else []
     if earlier is not None and later is not None:
         if row.state == "ambiguous" and row.decision not in ("confirmed", "corrected"):
             remarks.append("Current: no growth is given before the ambiguous match is decided.")
         else:
             change = growth(earlier, later, settings.days, settings.reference_thresholds)
-        if method != row.moving_method:
+        if found.method != row.moving_method:
             remarks.append("Current: one side was marked and the other segmented here.")
     return replace(
-        row, fixed_measurement=later, fixed_method=method, growth=change, remarks=tuple(remarks)
+        row,
+        fixed_measurement=later,
+        fixed_method=found.method,
+        growth=change,
+        remarks=tuple(remarks),
     )
 
 
-def _method(found: Measurement | None, mask: Volume | None) -> Method:
-    if found is None:
-        return ""
-    return "segmented" if mask is None else "marked"
-
-
-def _place_in_fixed(row: TrackRow, nodule: Nodule | None) -> Point | None:
-    """Where the nodule is measured in the fixed image; None where it is not known to be."""
-    if nodule is not None:
-        return nodule.center
+def _found_in_fixed(row: TrackRow) -> Nodule | None:
+    """A nodule that nobody was asked about, where it was predicted and found."""
     if row.state != "predicted" or row.predicted_position is None:
         return None
     found = row.refinement is None or row.refinement.accepted
-    return row.predicted_position if found else None
+    return Nodule(row.name, row.predicted_position) if found else None

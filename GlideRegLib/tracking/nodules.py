@@ -10,12 +10,17 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError
 from ..landmarks import EXTENSIONS, read_landmarks
 from ..volume import Volume, read_labels
+
+if TYPE_CHECKING:
+    from .measures import Measurement
+    from .records import Method
 
 #: A point in LPS mm.
 Point = tuple[float, float, float]
@@ -41,7 +46,8 @@ class Nodule:
     aligned with that image, cropped; None for a nodule that is only a point. ``identifier`` is a
     UUID that stays with the nodule through all time points. A nodule that nobody marked in this
     image but that was carried here from an earlier one is not ``located``: its center is known to
-    ``uncertainty_mm`` only, and it is not measured there.
+    ``uncertainty_mm`` only, and it is not measured there. ``measurement``: what an earlier run
+    measured in this image, by ``method``; it stands where there is no mask.
     """
 
     name: str
@@ -50,6 +56,8 @@ class Nodule:
     identifier: str = field(default_factory=new_identifier)
     located: bool = True
     uncertainty_mm: float = 0.0
+    measurement: Measurement | None = None
+    method: Method = ""
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ def read_nodules(path: str | Path) -> NoduleList:
     * a label map or single-layer segmentation (any image): see :func:`nodules_from_labels`;
       names of segments are taken from a Slicer .seg.nrrd;
     * ``nodules.json`` of an earlier ``glidereg track``: the nodules of its fixed image, with
-      their identities.
+      their identities and what was measured.
 
     Raises :class:`InputError` with one sentence when the file is missing or unfit.
     """

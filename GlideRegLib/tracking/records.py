@@ -93,6 +93,24 @@ class TrackRow:
         """Where to look in the fixed image: as marked, else as predicted."""
         return self.fixed_center or self.predicted_position
 
+    def as_current(self) -> Nodule:
+        """The nodule of the fixed image, under the identity of the track.
+
+        It is located where it was marked or measured, or a clinician confirmed its prediction.
+        """
+        agreed = self.state == "predicted" and self.decision == "confirmed"
+        known = self.fixed_center is not None or self.fixed_measurement is not None
+        located = known or agreed
+        return Nodule(
+            self.name,
+            self.fixed_position,
+            identifier=self.identifier,
+            located=located,
+            uncertainty_mm=0.0 if located else self.uncertainty_mm or 0.0,
+            measurement=self.fixed_measurement,
+            method=self.fixed_method,
+        )
+
     def to_dict(self) -> dict:
         """Plain values for JSON."""
         return plain_values(asdict(self))
@@ -184,22 +202,16 @@ class Tracking:
         return {state: sum(row.state == state for row in self.rows) for state in STATES}
 
     def current_nodules(self) -> list[Nodule]:
-        """What the fixed image holds, as the prior of the next time point, identities kept.
+        """What the fixed image holds, as the prior of the next time point: identities, measures and
+        the errors of places are kept.
 
-        Rows that were rejected, resolved, or lie outside the fixed image are left out.
+        Who is resolved, or outside of that image, goes on as not located, to be the same nodule
+        when it is there again. Rejected rows are left out.
         """
-        gone = ("resolved", "outside field of view")
         return [
-            Nodule(
-                row.name,
-                row.fixed_position,
-                identifier=row.identifier,
-                located=row.fixed_center is not None or row.decision in ("confirmed", "corrected"),
-            )
+            row.as_current()
             for row in self.rows
-            if row.fixed_position is not None
-            and row.decision != "rejected"
-            and (row.fixed_center is not None or row.state not in gone)
+            if row.fixed_position is not None and row.decision != "rejected"
         ]
 
     def to_dict(self) -> dict:

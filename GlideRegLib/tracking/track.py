@@ -96,7 +96,8 @@ def track(
     settings = settings or TrackSettings()
     settings.check()
     priors = unique_names(moving_nodules)
-    currents = None if fixed_nodules is None else list(fixed_nodules)
+    # Who was only carried into the current image is no mark in it.
+    currents = None if fixed_nodules is None else [n for n in fixed_nodules if n.located]
     notes = [*_check_inside("prior", priors, moving.grid)]
     notes += _check_inside("current", currents or [], fixed.grid)
     run = _Run(mapping, fixed, moving, settings, uncertainty or uncertainty_of(mapping))

@@ -194,20 +194,64 @@ def test_the_prior_may_be_the_fixed_image(small: dict, tmp_path: Path) -> None:
     assert np.allclose(found.rows[0].moving_center, STAYS, atol=1e-3)
 
 
+def next_run(small: dict, first: Path, output: Path, **options: object) -> Tracking:
+    """A later scan, which looks like the current one, against the nodules of an earlier run."""
+    still = sitk.TranslationTransform(3, [0.0, 0.0, 0.0])
+    sitk.WriteTransform(still, str(first / "still.tfm"))
+    known = {"moving_nodules": first / "nodules.json", "transform": first / "still.tfm"}
+    arguments = command(small, output, **{**known, **options})
+    arguments[2] = arguments[1]
+    assert main(arguments) == 0
+    return read_tracking(output / "nodules.json")
+
+
 def test_one_run_hands_identities_to_the_next(small: dict, tmp_path: Path) -> None:
     assert main(command(small, tmp_path / "first")) == 0
     first = read_tracking(tmp_path / "first" / "nodules.json")
-    still = sitk.TranslationTransform(3, [0.0, 0.0, 0.0])
-    sitk.WriteTransform(still, str(tmp_path / "still.tfm"))
-    options = {"transform": tmp_path / "still.tfm", "fixed_nodules": None}
-    arguments = command(
-        small, tmp_path / "second", moving_nodules=tmp_path / "first" / "nodules.json", **options
-    )
-    arguments[2] = arguments[1]
-    assert main(arguments) == 0
-    second = read_tracking(tmp_path / "second" / "nodules.json")
-    assert [r.identifier for r in second] == [first.rows[0].identifier]
+    second = next_run(small, tmp_path / "first", tmp_path / "second", fixed_nodules=None)
+    assert [r.identifier for r in second] == [r.identifier for r in first]
     assert as_point(second.rows[0].moving_center) == first.rows[0].fixed_center
+
+
+def test_a_nodule_that_was_resolved_keeps_its_identity_when_it_comes_back(
+    small: dict, tmp_path: Path
+) -> None:
+    assert main(command(small, tmp_path / "first", fixed_nodules="none")) == 0
+    first = read_tracking(tmp_path / "first" / "nodules.json")
+    back = tmp_path / "back.csv"
+    write_landmarks(back, np.array([STAYS, GONE]), ["a", "b"])
+    second = next_run(small, tmp_path / "first", tmp_path / "second", fixed_nodules=back)
+    assert [r.state for r in second] == ["matched", "matched"]
+    assert [r.identifier for r in second] == [r.identifier for r in first]
+    assert not any("outside of it" in note for note in second.notes)
+
+
+def test_a_prediction_does_not_become_certain_in_the_next_run(small: dict, tmp_path: Path) -> None:
+    image = sitk.ReadImage(str(small["fixed"]), sitk.sitkFloat32) * 0 + 8.0
+    image[0, 0, 0] = 8.1
+    sitk.WriteImage(image, str(tmp_path / "u.nii.gz"))
+    options = {"uncertainty": tmp_path / "u.nii.gz", "fixed_nodules": None}
+    assert main(command(small, tmp_path / "first", **options)) == 0
+    second = next_run(small, tmp_path / "first", tmp_path / "second")
+    assert [row.state for row in second] == ["review", "review"]
+    assert second.rows[0].uncertainty_mm == pytest.approx(8.0, abs=0.01)
+
+
+def test_what_was_measured_is_the_prior_of_the_next_run(small: dict, tmp_path: Path) -> None:
+    assert main(command(small, tmp_path / "first", segment=True)) == 0
+    first = read_tracking(tmp_path / "first" / "nodules.json").rows[0]
+    # Without --segment nothing would measure the point.
+    second = next_run(small, tmp_path / "first", tmp_path / "second").rows[0]
+    assert second.moving_measurement == first.fixed_measurement
+    assert second.moving_method == "segmented"
+
+
+def test_who_was_not_marked_is_no_mark_of_the_current_scan(small: dict, tmp_path: Path) -> None:
+    assert main(command(small, tmp_path / "first")) == 0
+    known = tmp_path / "first" / "nodules.json"
+    assert main(command(small, tmp_path / "second", fixed_nodules=known)) == 0
+    second = read_tracking(tmp_path / "second" / "nodules.json")
+    assert [row.state for row in second] == ["matched", "resolved"]
 
 
 def test_reference_thresholds_are_off_unless_asked_for(small: dict, tmp_path: Path) -> None:

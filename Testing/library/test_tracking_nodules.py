@@ -13,6 +13,7 @@ from GlideRegLib.errors import InputError
 from GlideRegLib.geometry import Grid
 from GlideRegLib.landmarks import write_landmarks
 from GlideRegLib.tracking.files import write_tracking
+from GlideRegLib.tracking.measures import Measurement
 from GlideRegLib.tracking.nodules import nodules_from_labels, read_nodules, unique_names
 from GlideRegLib.tracking.records import Tracking, TrackRow
 from GlideRegLib.volume import Volume, write_volume
@@ -96,17 +97,36 @@ def test_names_of_a_slicer_segmentation_are_kept(tmp_path: Path) -> None:
     assert [n.name for n in read_nodules(tmp_path / "s.seg.nrrd").nodules] == ["apex", "lingula"]
 
 
-def test_an_earlier_run_hands_its_identities_on(tmp_path: Path) -> None:
+def test_an_earlier_run_hands_on_what_it_knows(tmp_path: Path) -> None:
+    """Places, identities, errors and measures; who is not there now may come back."""
+    size = Measurement(300.0, 9.0, 8.0, 8.5, 8.3, 20.0, 306.0, 150, (1.0, 2.0, 3.0), 1.0)
+    place = {"predicted_position": (4.0, 5.0, 6.0), "uncertainty_mm": 2.5}
+    marked = {"fixed_center": (1.0, 2.0, 3.0), "uncertainty_mm": 1.5}
+    measured = {"fixed_measurement": size, "fixed_method": "segmented"}
     rows = (
-        TrackRow("id-a", "a", "matched", fixed_center=(1.0, 2.0, 3.0)),
-        TrackRow("id-b", "b", "resolved", predicted_position=(4.0, 5.0, 6.0)),
-        TrackRow("id-c", "c", "predicted", predicted_position=(7.0, 8.0, 9.0)),
-        TrackRow("id-d", "d", "new", fixed_center=(0.0, 0.0, 0.0), decision="rejected"),
+        TrackRow("id-a", "a", "matched", **marked, **measured),
+        TrackRow("id-b", "b", "resolved", **place, decision="confirmed"),
+        TrackRow("id-c", "c", "predicted", **place),
+        TrackRow("id-d", "d", "predicted", **place, **measured),
+        TrackRow("id-e", "e", "predicted", **place, decision="confirmed"),
+        TrackRow("id-f", "f", "outside field of view", **place),
+        TrackRow("id-g", "g", "new", fixed_center=(0.0, 0.0, 0.0), decision="rejected"),
     )
     write_tracking(tmp_path / "nodules.json", Tracking(rows))
-    found = read_nodules(tmp_path / "nodules.json").nodules
-    assert [(n.identifier, n.located) for n in found] == [("id-a", True), ("id-c", False)]
-    assert found[0].center == (1.0, 2.0, 3.0)
+    found = {n.identifier: n for n in read_nodules(tmp_path / "nodules.json").nodules}
+    located = {key: nodule.located for key, nodule in found.items()}
+    assert located == {
+        "id-a": True,
+        "id-b": False,
+        "id-c": False,
+        "id-d": True,
+        "id-e": True,
+        "id-f": False,
+    }
+    assert found["id-a"].center == (1.0, 2.0, 3.0)
+    assert [found[f"id-{k}"].uncertainty_mm for k in "abcde"] == [0.0, 2.5, 2.5, 0.0, 0.0]
+    assert (found["id-a"].measurement, found["id-a"].method) == (size, "segmented")
+    assert found["id-b"].measurement is None
 
 
 def test_equal_names_are_told_apart() -> None:
