@@ -103,7 +103,7 @@ def plan_runs(job: BenchmarkJob, progress: Progress) -> Iterator[Run]:
 
 def _check_stems(pair: Pair, named: dict[str, Path]) -> None:
     """A folder of structures goes by the names of images, so each must mean one image."""
-    for stem, path in zip(pair.stems or (), pair.files, strict=False):
+    for stem, path in zip(pair.stems or (), pair.files.values(), strict=False):
         if named.setdefault(stem, path) != path:
             raise InputError(
                 f"Two different images are called '{stem}', so their structures cannot be told "

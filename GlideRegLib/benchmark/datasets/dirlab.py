@@ -24,7 +24,7 @@ import numpy as np
 from ...errors import InputError
 from ...geometry import Grid
 from ...volume import Volume
-from .pair import Pair, PointPair
+from .pair import IMAGES, Pair, PointPair
 
 Size = tuple[int, int, int]
 #: Case -> size (x, y, z) in voxels, spacing in the plane in mm; slices are 2.5 mm apart.
@@ -52,6 +52,7 @@ COPD_GENE: dict[int, tuple[Size, float]] = {
     9: ((512, 512, 116), 0.644),
     10: ((512, 512, 135), 0.742),
 }
+_FILES = (*IMAGES, "fixed landmarks", "moving landmarks")
 _SLICE_MM = 2.5
 _HU_OFFSET = 1024
 _AIR_HU = -1024.0
@@ -109,7 +110,7 @@ class DirLab:
             partial(read, files[0]),
             partial(read, files[1]),
             read_landmarks=partial(_read_landmarks, files[2], files[3]),
-            files=tuple(files),
+            files=dict(zip(_FILES, files, strict=True)),
             stems=(files[0].stem, files[1].stem),
         )
 

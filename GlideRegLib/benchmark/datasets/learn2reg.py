@@ -19,7 +19,7 @@ from ...errors import InputError
 from ...geometry import Grid
 from ...volume import read_labels
 from ..structures import read_structures
-from .pair import Pair, PointPair, file_pair, stem
+from .pair import Pair, PointPair, by_side, file_pair, stem
 
 #: Our names of the splits -> the keys of the file.
 SPLITS = {
@@ -72,7 +72,11 @@ class Learn2Reg:
             read_landmarks=partial(read_index_pair, *points) if points else None,
             read_structures=(lambda: tuple(map(read_structures, labels))) if labels else None,
             read_masks=(lambda: tuple(map(read_labels, masks))) if masks else None,
-            more_files=(*(points or ()), *(labels or ())),
+            more_files={
+                **by_side("landmarks", points),
+                **by_side("labels", labels),
+                **by_side("mask", masks),
+            },
         )
 
     def _others(self, fixed: str, moving: str, word: str, ending: str) -> tuple[Path, Path] | None:

@@ -24,7 +24,7 @@ from ...errors import InputError
 from ...geometry import Grid
 from ...volume import read_labels
 from .learn2reg import read_rows
-from .pair import Pair, PointPair, file_pair
+from .pair import Pair, PointPair, by_side, file_pair
 
 _TEST = set(range(104, 114))
 #: Of the README; it lists 113 to 123, but 113 belongs to the test set.
@@ -74,23 +74,20 @@ class Lung250M:
             for image in (fixed, moving)
         ]
         csv = self.folder / "corrfieldTr" / f"case_{number}.csv"
-        rows, more = None, []
+        rows, more = None, {}
         if str(int(number)) in self._tensors:
             rows = partial(self._tensors.get, str(int(number)))
-            more = [self._landmark_file]
+            more = {"landmarks": self._landmark_file}
         elif csv.is_file():
-            rows, more = partial(read_rows, csv, 6), [csv]
+            rows, more = partial(read_rows, csv, 6), {"landmarks": csv}
+        masked = all(mask.is_file() for mask in masks)
         return file_pair(
             f"case_{number}",
             fixed,
             moving,
             read_landmarks=partial(_points, rows) if rows else None,
-            read_masks=(
-                (lambda: tuple(map(read_labels, masks)))
-                if all(mask.is_file() for mask in masks)
-                else None
-            ),
-            more_files=more,
+            read_masks=(lambda: tuple(map(read_labels, masks))) if masked else None,
+            more_files={**more, **(by_side("mask", masks) if masked else {})},
         )
 
     @cached_property

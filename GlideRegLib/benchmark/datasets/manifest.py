@@ -22,7 +22,7 @@ from ...geometry import Grid
 from ...landmarks import read_landmark_pair
 from ...volume import read_labels
 from ..structures import read_structures
-from .pair import Pair, PointPair, file_pair
+from .pair import Pair, PointPair, by_side, file_pair
 
 _PAIRED = ("landmarks", "nodules", "labels", "mask")
 _COLUMNS = {"id", "fixed", "moving", "names"} | {
@@ -80,7 +80,10 @@ class Manifest:
         (fixed,), (moving,) = images
         points = {kind: files[kind] for kind in ("landmarks", "nodules")}
         labels, masks = ([a[0], b[0]] if a else None for a, b in (files["labels"], files["mask"]))
-        table = self.path.parent / cells["names"] if cells.get("names") else None
+        table = next(iter(self._paths(cells, "names")), None)
+        more = {} if table is None else {"names of the labels": table}
+        for kind, sides in files.items():
+            more.update(by_side(kind, sides))
         return file_pair(
             cells.get("id") or f"pair{number}",
             fixed,
@@ -90,9 +93,7 @@ class Manifest:
                 (lambda: tuple(read_structures(path, table) for path in labels)) if labels else None
             ),
             read_masks=(lambda: tuple(map(read_labels, masks))) if masks else None,
-            more_files=[
-                path for pair in files.values() for side in pair for path in side if path.is_file()
-            ],
+            more_files=more,
         )
 
     def _paths(self, cells: dict[str, str], column: str) -> list[Path]:

@@ -16,7 +16,7 @@ from ...sample_data.known_pair import KnownPair
 from ...sample_data.local import data_folder
 from ...volume import read_labels
 from ..structures import LabelMap
-from .pair import Pair, PointPair, file_pair
+from .pair import Pair, PointPair, by_side, file_pair
 
 #: Name of a data set -> what it is.
 SAMPLES: dict[str, str] = {
@@ -49,8 +49,8 @@ class Samples:
             "phantoms": _phantoms,
             "nodules": lambda: [_known("nodules", _nodule_phantom)],
             "semi-synthetic": lambda: [
-                _known("popi", partial(_semi_synthetic, "popi", folder())),
-                _known("lidc", partial(_semi_synthetic, "lidc", folder())),
+                _known(name, partial(_semi_synthetic, name, folder()), {"CT": folder() / of})
+                for name, of in (("popi", "thorax_popi00"), ("lidc", "thorax_lidc0001"))
             ],
             "lung-followup": lambda: [_lung(folder() / "lung_followup")],
             "liver-mr": lambda: [_mr(folder() / "liver_mr_breathing", *c) for c in _MR_CYCLES],
@@ -94,8 +94,9 @@ def _semi_synthetic(name: str, folder: Path) -> KnownPair:
     return {"popi": popi_pair, "lidc": lidc_pair}[name](folder)
 
 
-def _known(name: str, make: Callable[[], KnownPair]) -> Pair:
-    """A pair with exact truth; it is made once, by whoever reads it first."""
+def _known(name: str, make: Callable[[], KnownPair], files: dict[str, Path] | None = None) -> Pair:
+    """A pair with exact truth; it is made once, by whoever reads it first. ``files``: what it is
+    made from."""
     made = cache(make)
 
     def nodules(*_: Grid) -> PointPair:
@@ -114,6 +115,7 @@ def _known(name: str, make: Callable[[], KnownPair]) -> Pair:
             LabelMap(labels, made().label_names | _phantom_names(made().label_names))
             for labels in (made().fixed_labels, made().moving_labels)
         ),
+        files=files or {},
     )
 
 
@@ -136,7 +138,10 @@ def _lung(folder: Path) -> Pair:
         read_landmarks=partial(_points, *points),
         read_structures=lambda: tuple(LabelMap(read_labels(m), {1: "lung"}) for m in masks),
         read_masks=lambda: tuple(map(read_labels, masks)),
-        more_files=(*points[0], *points[1], *masks),
+        more_files={
+            **by_side("landmarks", points),
+            **by_side("mask", masks),
+        },
     )
 
 
@@ -151,7 +156,7 @@ def _mr(folder: Path, subject: str, cycle: str) -> Pair:
         f"mr{subject}-{cycle}",
         *(folder / f"{name}.nii.gz" for name in stems),
         read_landmarks=partial(_points, *points),
-        more_files=(*points[0], *points[1]),
+        more_files=by_side("landmarks", points),
     )
 
 
@@ -162,7 +167,7 @@ def _lung1(folder: Path) -> Pair:
         "lung1",
         *images,
         read_structures=lambda: tuple(LabelMap(read_labels(p), _LUNG1_NAMES) for p in labels),
-        more_files=labels,
+        more_files=by_side("labels", labels),
     )
 
 
