@@ -48,6 +48,7 @@ def _kinds(group: str, rows: dict[str, tuple[str, str, int, str, str]]) -> dict[
 
 
 _SIDES = "positive to the left, to the back and to the head"
+_FOLDED = "Jacobian 0 or less by one-sided differences, at a voxel or a node of the field in it"
 
 #: Key of a measure -> what it is.
 KINDS: dict[str, Kind] = {
@@ -118,7 +119,7 @@ KINDS: dict[str, Kind] = {
                 "%",
                 4,
                 "less",
-                "voxels with Jacobian 0 or less",
+                _FOLDED,
             ),
             "structure_jacobian_min": ("Jacobian, minimum", "", 3, "more", "0 or less is folded"),
             "structure_jacobian_p1": ("Jacobian, 1 %", "", 3, "", "1st percentile"),
@@ -128,7 +129,14 @@ KINDS: dict[str, Kind] = {
     **_kinds(
         "regularity",
         {
-            "folding": ("Folded voxels", "%", 4, "less", "voxels with Jacobian 0 or less"),
+            "folding": ("Folded voxels", "%", 4, "less", _FOLDED),
+            "folding_central": (
+                "Folded voxels, central differences",
+                "%",
+                4,
+                "less",
+                "as Learn2Reg counts them: blind to folds between voxels",
+            ),
             "jacobian_min": ("Jacobian, minimum", "", 3, "more", "0 or less is folded"),
             "jacobian_p1": ("Jacobian, 1 %", "", 3, "", "1st percentile"),
             "jacobian_p50": ("Jacobian, median", "", 3, "", "1 is no change of volume"),

@@ -1,7 +1,8 @@
 """Is the deformation plausible? Jacobian, folds, energies, displacements of structures.
 
 Everything is measured on the transform as it is, sampled at every voxel of the fixed image, whoever
-made it. Determinants come from central differences (one-sided at the faces), as in Learn2Reg.
+made it. Determinants come from central differences (one-sided at the faces), as in Learn2Reg; folds
+are looked for more closely, see :mod:`GlideRegLib.folding`.
 """
 
 from __future__ import annotations
@@ -31,13 +32,17 @@ NOT_FINITE = "the transform is not finite everywhere in it"
 class Survey:
     """The transform over the fixed image.
 
-    ``jacobian`` (Z, Y, X) float32. ``bending`` (1/mm²) and ``harmonic`` are means over the body of
-    the squared second and first derivatives of the displacement, the outermost layer left out.
+    ``jacobian`` (Z, Y, X) float32: central differences; where the transform folds, the lowest
+    determinant of one-sided differences, which is 0 or less, at the voxel or at a node of the
+    displacement field within it. ``central``: central differences there, too; the same array when
+    nothing folds. ``bending`` (1/mm²) and ``harmonic`` are means over the body of the squared
+    second and first derivatives of the displacement, the outermost layer left out.
     ``mean_mm`` and ``max_mm``: length of the displacement in the body. ``of_label``: mean
     displacement (3,) LPS mm of every label of the fixed maps.
     """
 
     jacobian: np.ndarray
+    central: np.ndarray
     bending: float = 0.0
     harmonic: float = 0.0
     mean_mm: float = 0.0
@@ -56,11 +61,13 @@ def survey(subject: Subject, update: Callable[[float], None] = lambda share: Non
 
     grid, body = subject.fixed.grid, subject.body
     label_maps = [layer.fixed_labels for layer in subject.layers if layer.labels is not None]
-    found = Survey(np.empty(grid.shape, np.float32))
+    jacobian = np.empty(grid.shape, np.float32)
+    found, folds = Survey(jacobian, jacobian), []
     sums = np.zeros(4)  # bending, harmonic, their voxels, displacement in the body
     label_sums = [np.zeros((4, int(labels.max()) + 1)) for labels in label_maps]
     for inner, halo, part, vectors in _slabs(subject.transform, grid):
-        found.jacobian[inner] = jacobian_determinant(vectors, part)[halo].numpy()
+        jacobian[inner] = jacobian_determinant(vectors, part)[halo].numpy()
+        folds.append(_folds_of(vectors, part, inner, halo))
         length = torch.linalg.vector_norm(vectors[:, halo], dim=0).numpy()[body[inner]]
         sums[3] += length.sum()
         # NaN stays NaN, which the maximum of Python would drop.
@@ -72,6 +79,7 @@ def survey(subject: Subject, update: Callable[[float], None] = lambda share: Non
         for labels, total in zip(label_maps, label_sums, strict=True):
             total += _label_sums(vectors[:, halo].numpy(), labels[inner], total.shape[1])
         update(inner.stop / grid.size[2])
+    _mark_folds(found, [*folds, *_folds_at_nodes(subject)])
     found.bending, found.harmonic = (float(v) for v in sums[:2] / max(sums[2], 1))
     found.mean_mm = float(sums[3] / max(int(body.sum()), 1))
     for total in label_sums:
@@ -93,6 +101,34 @@ def _slabs(
         part = grid.padded((0, 0, -low), (0, 0, high - depth))
         vectors = sample_transform(transform, part).vectors
         yield slice(start, stop), slice(start - low, stop - low), part, vectors
+
+
+def _folds_of(
+    vectors: torch.Tensor, part: Grid, inner: slice, halo: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """The folded voxels of a slab: flat indices in the whole image, and the lowest determinants."""
+    from ..folding import folded_voxels
+
+    flat, lowest = folded_voxels(vectors, part)
+    layer = part.size[0] * part.size[1]
+    own = (flat >= halo.start * layer) & (flat < halo.stop * layer)
+    return flat[own] + (inner.start - halo.start) * layer, lowest[own]
+
+
+def _folds_at_nodes(subject: Subject) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The same at the own nodes of a displacement field: they may lie between the voxels."""
+    from ..folding import folded_nodes, own_nodes
+
+    nodes = own_nodes(subject.transform)
+    return [] if nodes is None else [folded_nodes(nodes, subject.fixed.grid)]
+
+
+def _mark_folds(found: Survey, folds: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Puts the lowest determinants of folded voxels into the map; its central ones are kept."""
+    flat, lowest = (np.concatenate(parts) for parts in zip(*folds, strict=True))
+    if flat.size:
+        found.central = found.jacobian.copy()
+        np.minimum.at(found.jacobian.reshape(-1), flat, lowest)
 
 
 def _without_faces(body: np.ndarray, inner: slice) -> np.ndarray:
@@ -165,18 +201,21 @@ def regularity_measures(subject: Subject, found: Survey) -> list[Measure]:
     return [
         folded_share("folding", "body", inside),
         folded_share("folding", "grid", jacobian),
+        folded_share("folding_central", "body", found.central[body]),
+        folded_share("folding_central", "grid", found.central),
         largest_fold(jacobian, subject.fixed.grid),
         Measure("jacobian_min", "body", float(inside.min()), place=as_place(lowest[0])),
         Measure("jacobian_min", "grid", float(jacobian.min())),
         *(Measure(key, "body", float(value)) for key, value in values.items()),
-        Measure("sd_log_jacobian_learn2reg", "grid", learn2reg_sd_log_jacobian(jacobian)),
+        Measure("sd_log_jacobian_learn2reg", "grid", learn2reg_sd_log_jacobian(found.central)),
     ]
 
 
 def learn2reg_sd_log_jacobian(jacobian: np.ndarray) -> float | None:
     """SDlogJ exactly as the Learn2Reg challenge evaluates it: std(log(clip(J + 3, 1e-9, 1e9)))
-    without the two outer layers. The 3 that it adds makes folding invisible; the percentage of
-    folded voxels tells it. None for images of fewer than five slices along an axis.
+    without the two outer layers, J by central differences. The 3 that it adds makes folding
+    invisible; the percentage of folded voxels tells it. None for images of fewer than five slices
+    along an axis.
 
     Source: MDL-UzL/L2R, ``evaluation/utils.py`` and ``evaluation.py``.
     """

@@ -58,7 +58,7 @@ def structure_measures(
         maps, names = _read_maps(layer), layer.structure_names()
         for k, (label, name) in enumerate(names.items()):
             update((j + k / len(names)) / len(subject.layers))
-            measures += _compared(label, name, maps, found.jacobian)
+            measures += _compared(label, name, maps, found.central)
             measures += _deformed(label, name, maps, found)
     return measures
 
@@ -99,8 +99,8 @@ def _compared(label: int, name: str, maps: _Maps, jacobian: np.ndarray) -> list[
 
 
 def _agreement(label: int, maps: _Maps, other: int) -> dict:
-    """Dice, mean of the surface distances and HD95, the place where the surfaces are farthest apart,
-    and the other's centroid; None for what does not exist."""
+    """Dice, mean of the surface distances, HD95, where the surfaces are farthest apart, and the
+    other's centroid; None for what does not exist."""
     boxes = [b for b in (_box(maps.boxes[k], label) for k in (0, other)) if b is not None]
     box = tuple(
         slice(min(b[axis].start for b in boxes), max(b[axis].stop for b in boxes))
@@ -187,6 +187,7 @@ def _deformed(label: int, name: str, maps: _Maps, found: Survey) -> list[Measure
     own = maps.arrays[0][box] == label
     inside = found.jacobian[box][own]
     n = int(inside.size)
+    growth = found.central[box][own].mean(dtype=np.float64) - 1
     start = np.array([s.start for s in box])[::-1]
     lowest = np.argwhere(own)[inside.argmin()][::-1] + start
     place = as_place(maps.grid.to_physical(lowest[None].astype(float))[0])
@@ -197,8 +198,6 @@ def _deformed(label: int, name: str, maps: _Maps, found: Survey) -> list[Measure
         Measure("structure_jacobian_min", name, float(inside.min()), place=place),
         Measure("structure_jacobian_p1", name, float(low)),
         Measure("structure_jacobian_p99", name, float(high)),
-        Measure(
-            "volume_change_jacobian", name, float(100 * (inside.mean(dtype=np.float64) - 1)), n=n
-        ),
+        Measure("volume_change_jacobian", name, float(100 * growth), n=n),
         *(Measure(f"displacement_{axis}", name, float(moved[k])) for k, axis in enumerate(_AXES)),
     ]

@@ -66,7 +66,8 @@ def test_the_jacobian_is_that_of_simpleitks_filter_over_all_slabs() -> None:
 
 def planted(grid: Grid, center: tuple[int, int, int], half: int, rows: int) -> np.ndarray:
     """A tent u_x = -1.2 (x - x0) within ``half`` voxels, in a square of 2 * rows + 1 voxels in y
-    and z: (2 half - 1) (2 rows + 1)² voxels get J = -0.2."""
+    and z: in 2 half cells along x J is -0.2, and (2 half + 1) (2 rows + 1)² voxels touch them;
+    central differences see (2 half - 1) along x."""
     field = np.zeros((3, *grid.shape))
     x, y, z = center
     offsets = np.arange(-half, half + 1)
@@ -79,8 +80,9 @@ def test_a_planted_fold_is_found_with_its_size_and_place() -> None:
     grid = Grid((40, 36, 60), (1.5, 2.0, 2.5), (-30.0, 40.0, 100.0))
     field = planted(grid, (20, 18, 24), 3, 2) + planted(grid, (8, 10, 40), 2, 1)
     found = survey(subject_of(as_transform(field, grid), grid))
-    large, small = 5 * 25, 3 * 9
+    large, small = 7 * 25, 5 * 9
     assert int((found.jacobian <= 0).sum()) == large + small
+    assert int((found.central <= 0).sum()) == 5 * 25 + 3 * 9
     fold = largest_fold(found.jacobian, grid)
     assert fold.n == large
     assert fold.value == pytest.approx(large * 1.5 * 2.0 * 2.5)
@@ -89,6 +91,7 @@ def test_a_planted_fold_is_found_with_its_size_and_place() -> None:
     measures = {(m.key, m.region): m.value for m in regularity_measures(subject, found)}
     voxels = int(np.prod(grid.shape))
     assert measures["folding", "grid"] == pytest.approx(100 * (large + small) / voxels)
+    assert measures["folding_central", "grid"] == pytest.approx(100 * (5 * 25 + 3 * 9) / voxels)
     body = subject.body
     assert measures["folding", "body"] == pytest.approx(
         100 * (found.jacobian[body] <= 0).sum() / body.sum()
@@ -104,7 +107,7 @@ def test_a_fold_outside_the_body_counts_in_the_grid_only() -> None:
     assert measures["folding", "body"].value == 0
     assert measures["folding", "grid"].value > 0
     assert measures["folding", "grid"].text != "0 %"
-    assert measures["largest_fold", "grid"].n == 3
+    assert measures["largest_fold", "grid"].n == 5
 
 
 def test_folds_that_touch_at_a_corner_are_one_cluster() -> None:
@@ -159,7 +162,7 @@ def test_learn2reg_sdlogj_is_exactly_that_of_the_challenge() -> None:
     voxels = ndimage.gaussian_filter(voxels, (0, 2, 2, 2)) * 8
     matrix = grid.matrix[:3, :3]
     transform = as_transform(np.einsum("ij,jzyx->izyx", matrix, voxels), grid)
-    jacobian = survey(subject_of(transform, grid)).jacobian
+    jacobian = survey(subject_of(transform, grid)).central
     # Theirs is indexed (H, W, D) = (x, y, z), ours (Z, Y, X).
     theirs = literal_learn2reg(voxels.transpose(0, 3, 2, 1)[None])
     assert learn2reg_sd_log_jacobian(jacobian) == pytest.approx(theirs, rel=1e-3)

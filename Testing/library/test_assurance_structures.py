@@ -129,7 +129,9 @@ def test_folds_are_counted_per_structure() -> None:
     field[0, 12:14, 12, 13 + x] = (-1.2 * x * 1.5)[:, None]
     labels = (boxes(GRID, (0, 0, 0), (0, 0, 0)),) * 2
     found = measured(subject_of(as_transform(field, GRID), GRID, labels=labels, names=NAMES))
-    assert found["heart", "structure_folding"].value == pytest.approx(100 * 6 / (8 * 9 * 10))
+    assert found["heart", "structure_folding"].value == pytest.approx(100 * 10 / (8 * 9 * 10))
+    # What folds within a structure leaves its volume as it is: it is integrated over all that is.
+    assert found["heart", "volume_change_jacobian"].value == pytest.approx(0.0, abs=1e-4)
     assert found["spinal cord", "structure_folding"].value == 0
 
 
