@@ -97,8 +97,14 @@ class NoduleLogic:
 
     @staticmethod
     def correctNodule(table, identifier: str, position) -> None:
-        """The nodule lies there in the current scan; it is measured anew."""
+        """The nodule lies there in the current scan; it is measured anew. On another nodule of the
+        table the row takes that one, and the one that it had becomes new."""
         decisions.correct(table, identifier, position)
+
+    @staticmethod
+    def separateNodule(table, identifier: str) -> None:
+        """The pair is none: its prior nodule is resolved, its current one new."""
+        decisions.separate(table, identifier)
 
     @staticmethod
     def rejectNodule(table, identifier: str) -> None:
@@ -107,12 +113,12 @@ class NoduleLogic:
 
     @staticmethod
     def reopenNodule(table, identifier: str) -> None:
-        """Takes a decision back."""
+        """Takes the last decision about a row back."""
         decisions.reopen(table, identifier)
 
     @staticmethod
     def addNodule(table, position, name: str = "") -> str:
-        """A new nodule in the current scan; returns its identifier."""
+        """A new nodule in the current scan; returns its identifier, also of one that is there."""
         return decisions.add(table, position, name)
 
     @staticmethod

@@ -22,7 +22,6 @@ from GlideRegScene.nodules import decisions, markers, tables, views
 from GlideRegScene.nodules.request import TrackRequest, collectNodules, daysBetween
 from slicer_harness.nodule_pair import (
     FRESH,
-    GONE,
     GROWS,
     SHIFT,
     STAYS,
@@ -190,9 +189,9 @@ def test_the_prior_may_be_the_fixed_volume() -> None:
     assert slice_center("GlideRegWarpedAxial") == pytest.approx(ras(GROWS), abs=0.01)
     there = ras(np.add(GROWS, SHIFT))
     assert slice_center("GlideRegCurrentAxial") == pytest.approx(there, abs=0.01)
-    added = decisions.add(table, ras(np.add(GONE, SHIFT)))
+    added = decisions.add(table, ras(np.add(FRESH, SHIFT)))
     there = rows_of(table).by_identifier(added).moving_position
-    assert list(there) == pytest.approx(GONE, abs=0.1)
+    assert list(there) == pytest.approx(FRESH, abs=0.1)
 
 
 def test_a_transform_of_somebody_else_is_sampled_and_linear_ones_are_exact() -> None:
@@ -300,14 +299,16 @@ def test_a_correction_is_measured_and_survives_saving(table, tmp_path: Path) -> 
     gone, stays = named(table, "gone"), named(table, "stays")
     decisions.correct(table, gone.identifier, ras(np.add(FRESH, 0.5)))
     decisions.confirm(table, stays.identifier)
-    decisions.reject(table, named(table, "c1").identifier)
+    decisions.reject(table, named(table, "grows").identifier)
     row = rows_of(table).by_identifier(gone.identifier)
     assert (row.state, row.decision) == ("matched", "corrected")
+    assert row.fixed_center == pytest.approx(FRESH, abs=1e-3), "the nodule that is marked there"
+    assert "c1" not in [row.name for row in rows_of(table)]
     assert row.fixed_measurement.equivalent_diameter_mm == pytest.approx(7.0, rel=0.08)
     node, k = markers.markerOf(table, gone.identifier)
     assert node.GetAttribute(markers.STATE) == "matched"
     assert markers.markersOf(table, "current", "resolved") is None
-    hidden, index = markers.markerOf(table, named(table, "c1").identifier)
+    hidden, index = markers.markerOf(table, named(table, "grows").identifier)
     assert not hidden.GetNthControlPointVisibility(index)
     expected = rows_of(table)
     assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "decided.mrb"))
@@ -317,9 +318,7 @@ def test_a_correction_is_measured_and_survives_saving(table, tmp_path: Path) -> 
     loaded = slicer.util.getNode("tracked")
     assert rows_of(loaded) == expected
     node, k = markers.markerOf(loaded, gone.identifier)
-    assert list(node.GetNthControlPointPositionWorld(k)) == pytest.approx(
-        ras(np.add(FRESH, 0.5)), abs=1e-3
-    )
+    assert list(node.GetNthControlPointPositionWorld(k)) == pytest.approx(ras(FRESH), abs=1e-3)
     assert tables.volumesOf(loaded)[0].GetName() == "Prior CT"
     again.close()
 
@@ -331,6 +330,32 @@ def test_a_decision_can_be_taken_back(table) -> None:
     decisions.reopen(table, gone)
     assert rows_of(table) == proposed
     assert markers.markerOf(table, gone)[0].GetAttribute(markers.STATE) == "resolved"
+
+
+def test_a_rejection_that_is_taken_back_keeps_the_work_before(table) -> None:
+    gone, grows = named(table, "gone").identifier, named(table, "grows").identifier
+    decisions.correct(table, gone, ras(FRESH))
+    corrected = rows_of(table)
+    decisions.reject(table, gone)
+    decisions.reopen(table, gone)
+    assert rows_of(table) == corrected
+    decisions.confirm(table, grows)
+    decisions.reject(table, grows)
+    decisions.reopen(table, grows)
+    assert rows_of(table).by_identifier(grows).decision == "confirmed"
+
+
+def test_a_pair_that_is_taken_apart_has_two_rows_with_both_places(table) -> None:
+    proposed, grows = rows_of(table), named(table, "grows")
+    GlideRegLogic().separateNodule(table, grows.identifier)
+    assert (named(table, "grows").state, named(table, "grows").fixed_center) == ("resolved", None)
+    new = named(table, "grows (current)")
+    assert (new.state, new.decision, new.identifier) == ("new", "confirmed", grows.fixed_identifier)
+    assert list(new.moving_position) == pytest.approx(np.add(GROWS, SHIFT), abs=0.1)
+    assert markers.markerOf(table, new.identifier)[0].GetAttribute(markers.STATE) == "new"
+    decisions.reopen(table, grows.identifier)
+    assert rows_of(table) == proposed
+    assert markers.markerOf(table, new.identifier) is None
 
 
 def test_a_nodule_that_is_added_is_new_and_has_its_place_in_the_prior(table) -> None:
@@ -357,9 +382,10 @@ def test_a_second_run_keeps_decisions_by_identity(table) -> None:
     again = GlideRegLogic().track(transform, points, current, days=180.0, table=table)
     assert again is table
     found = {row.name: row for row in rows_of(table)}
+    del before["c1"]  # that is the nodule of the corrected row now
     assert {name: row.identifier for name, row in found.items()} == before
     decided = {name: row.decision for name, row in found.items()}
-    assert decided == {"stays": "confirmed", "grows": "rejected", "gone": "corrected", "c1": "open"}
+    assert decided == {"stays": "confirmed", "grows": "rejected", "gone": "corrected"}
     assert list(found["gone"].fixed_center) == pytest.approx(FRESH, abs=1e-3)
     assert len(node_ids()) <= count + 2, "nothing is there twice"
 

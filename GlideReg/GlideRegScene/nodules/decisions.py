@@ -1,6 +1,5 @@
 """What a clinician decides about a row, in the scene: table and markers follow, inputs stay."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +8,7 @@ from ..inputs import imageOf, worldMatrix
 from . import markers, tables
 
 if TYPE_CHECKING:
-    from GlideRegLib.tracking.records import TrackRow
+    from GlideRegLib.tracking.records import Tracking
     from GlideRegLib.volume import Volume
 
 #: Around a place, mm: what is cut out of the volume to be measured.
@@ -17,61 +16,69 @@ _REACH_MM = 60.0
 
 
 def confirm(table, identifier: str) -> None:
-    """The row is right. Raises KeyError for an unknown nodule."""
-    from GlideRegLib.tracking.decisions import confirmed, measure_settings
+    """The row is right. Raises KeyError for an unknown nodule, the library's InputError for a
+    rejected one whose current nodule belongs to another row since."""
+    from GlideRegLib.tracking.decisions import confirm as decide
 
-    settings = measure_settings(tables.trackingOf(table))
-    _change(table, identifier, lambda row: confirmed(row, settings))
+    _keep(table, decide(tables.trackingOf(table), identifier))
 
 
 def reject(table, identifier: str) -> None:
     """The row is wrong: it stays in the list, and its markers are hidden."""
-    from GlideRegLib.tracking.decisions import rejected
+    from GlideRegLib.tracking.decisions import reject as decide
 
-    _change(table, identifier, rejected)
+    _keep(table, decide(tables.trackingOf(table), identifier))
+
+
+def separate(table, identifier: str) -> None:
+    """The pair is none: its prior nodule is resolved, and its current one is new.
+
+    Raises the library's InputError for a row that is no pair, KeyError for an unknown nodule.
+    """
+    from GlideRegLib.tracking.decisions import separate as decide
+
+    _keep(table, decide(tables.trackingOf(table), identifier))
 
 
 def reopen(table, identifier: str) -> None:
-    """Takes a decision back: the row is again as it was proposed."""
-    from dataclasses import replace
+    """Takes the last decision back: a rejected row is as it was before, another one as proposed.
 
-    try:
-        proposed = tables.proposalOf(table).by_identifier(identifier)
-    except KeyError:  # it was added by hand
-        proposed = tables.trackingOf(table).by_identifier(identifier)
-    _change(table, identifier, lambda row: replace(proposed, decision="open"))
+    Raises as :func:`confirm` does.
+    """
+    from GlideRegLib.tracking.decisions import reopen as decide
+
+    _keep(table, decide(tables.trackingOf(table), tables.proposalOf(table), identifier))
 
 
 def correct(table, identifier: str, position) -> None:
-    """The nodule lies there in the current scan (world RAS mm); it is measured anew.
+    """The nodule lies there in the current scan (world RAS mm); it is measured anew. On another
+    nodule of the table the row takes that one.
 
-    Raises the library's InputError for a place outside the scan, KeyError for an unknown nodule.
+    Raises the library's InputError for a place outside the scan or a nodule that was confirmed for
+    another row, KeyError for an unknown nodule.
     """
-    from GlideRegLib.tracking.decisions import corrected, measure_settings
+    from GlideRegLib.tracking.decisions import correct as decide
 
     place, volume = _placeAndVolume(table, position)
-    settings = measure_settings(tables.trackingOf(table))
-    _change(table, identifier, lambda row: corrected(row, place, volume, settings))
+    _keep(table, decide(tables.trackingOf(table), identifier, place, volume))
 
 
 def add(table, position, name: str = "") -> str:
-    """A new nodule at a place of the current scan (world RAS mm); returns its identifier.
+    """A new nodule at a place of the current scan (world RAS mm); returns its identifier, or that
+    of the row of its own that it has already.
 
     Raises the library's InputError for a place outside the scan.
     """
-    from dataclasses import replace
-
-    from GlideRegLib.tracking.decisions import added, measure_settings
+    from GlideRegLib.tracking.decisions import add as decide
 
     tracking = tables.trackingOf(table)
     place, volume = _placeAndVolume(table, position)
     names = {row.name for row in tracking}
     free = (f"New {k}" for k in range(1, len(tracking) + 2))
     name = name or next(candidate for candidate in free if candidate not in names)
-    row = added(name, place, _placeInPrior(table, place), volume, measure_settings(tracking))
-    tables.store(table, replace(tracking, rows=(*tracking.rows, row)))
-    markers.refresh(table)
-    return row.identifier
+    changed, identifier = decide(tracking, name, place, None, volume)
+    _keep(table, changed)
+    return identifier
 
 
 def takeFromMarker(table, identifier: str) -> None:
@@ -82,11 +89,20 @@ def takeFromMarker(table, identifier: str) -> None:
         correct(table, identifier, node.GetNthControlPointPositionWorld(k))
 
 
-def _change(table, identifier: str, decide: Callable[["TrackRow"], "TrackRow"]) -> None:
-    tracking = tables.trackingOf(table)
-    row = decide(tracking.by_identifier(identifier))
-    tables.store(table, tracking.with_row(row))
+def _keep(table, tracking: "Tracking") -> None:
+    tables.store(table, withPlacesInPrior(table, tracking))
     markers.refresh(table)
+
+
+def withPlacesInPrior(table, tracking: "Tracking") -> "Tracking":
+    """The rows; those that are in the current scan alone know their place in the prior, too."""
+    from dataclasses import replace
+
+    for row in tracking:
+        if row.moving_position is None and row.fixed_center is not None:
+            place = _placeInPrior(table, np.asarray(row.fixed_center))
+            tracking = tracking.with_row(replace(row, moving_predicted=place))
+    return tracking
 
 
 def _placeInPrior(table, place: np.ndarray):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..nodes import CreatedNodes, isInScene
 from ..results import FOLDER
-from . import markers, tables
+from . import decisions, markers, tables
 from .request import CollectedNodules, TrackRequest
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def importNodules(
     anew, and what was decided in it stays. Raises InputError when an input was removed meanwhile.
     """
     from GlideRegLib.errors import InputError
-    from GlideRegLib.tracking.decisions import carried_over
+    from GlideRegLib.tracking.carrying import carried_over
 
     prior, current = request.priorVolume, request.currentVolume
     if not isInScene(prior) or not isInScene(current):
@@ -57,6 +57,7 @@ def importNodules(
             created.moveInto(_folder(request, table.GetName(), created), table)
         _setReferences(table, request)
         tables.storeProposal(table, tracking, _identities(tracking, inputs))
+        rows = decisions.withPlacesInPrior(table, rows)
         tables.store(table, rows)
         markers.refresh(table)
         return NoduleNodes(table, rows, list(created.nodes))
