@@ -22,6 +22,7 @@ from ..settings import Settings
 from ..volume import Volume, read_volume
 from .evaluation import position_quality
 from .mapping import FileMapping, Mapping, SwappedMapping
+from .masks import masks_of
 from .nodules import NO_NODULES, Nodule, Point, as_point, read_nodules, with_identities
 from .output import save_files, save_lists
 from .pictures import WINDOW_HU, nodule_sheet
@@ -52,7 +53,8 @@ class TrackJob:
     The nodules of the current image may be the word "none": it was looked through and holds none,
     so that those of the prior are resolved. ``moving_identities`` and ``fixed_identities`` are
     nodules that are known already (identifier, LPS mm): found again in a list they keep their
-    identity. ``outputs``: "files", or with a given transform "lists": nodules.csv and nodules.json.
+    identity. ``outputs``: "files", or with a given transform "lists": nodules.csv, nodules.json
+    and the masks.
     """
 
     fixed: str
@@ -144,6 +146,8 @@ def run_track_job(job: TrackJob, progress: Progress | None = None) -> Tracking:
         if reference is not None:
             places = {n.identifier: as_point(p) for n, p in zip(nodules[0], reference, strict=True)}
             tracking = replace(tracking, quality=position_quality(tracking, places))
+        maps, notes = masks_of(tracking, current.grid, prior.grid)
+        tracking = replace(tracking, notes=(*tracking.notes, *notes))
     with progress.stage("pictures"):
         sheets = []
         for k, row in enumerate(tracking if job.outputs == "files" else ()):
@@ -151,9 +155,9 @@ def run_track_job(job: TrackJob, progress: Progress | None = None) -> Tracking:
             sheets.append(nodule_sheet(row, mapping, current, prior, k + 1, window))
     with progress.stage("save"):
         if job.outputs == "lists":
-            save_lists(job.output, tracking)
+            save_lists(job.output, tracking, maps)
         else:
-            save_files(job.output, tracking, sheets, result, inputs, progress)
+            save_files(job.output, tracking, maps, sheets, result, inputs, progress)
     return tracking
 
 

@@ -40,32 +40,34 @@ class MeasureSettings:
 
 @dataclass(frozen=True)
 class Measured:
-    """A measurement (None: there is none), by which ``method``, and a remark when it failed."""
+    """A measurement (None: there is none), by which ``method``, a remark when it failed, and the
+    voxels that were measured."""
 
     measurement: Measurement | None = None
     method: Method = ""
     remark: str = ""
+    mask: Volume | None = None
 
 
 def measure_nodule(volume: Volume, nodule: Nodule, settings: MeasureSettings) -> Measured:
     """Measures one nodule on its native image (HU).
 
-    Its mask as it was marked; without one what an earlier run measured; without that it is
-    segmented around its center, if the settings ask for it.
+    What an earlier run measured stands; else its mask is measured as it was marked; without one it
+    is segmented around its center, if the settings ask for it.
     """
     from .measures import measure
 
-    if nodule.mask is None and nodule.measurement is not None:
-        return Measured(nodule.measurement, nodule.method)
+    if nodule.measurement is not None:
+        return Measured(nodule.measurement, nodule.method, mask=nodule.mask)
     try:
         if nodule.mask is not None:
-            return Measured(measure(volume, nodule.mask), "marked")
+            return Measured(measure(volume, nodule.mask), "marked", mask=nodule.mask)
         if not settings.segment:
             return Measured()
         from .segment import segment_nodule
 
         mask = segment_nodule(volume, np.asarray(nodule.center), settings.maximum_diameter_mm)
-        return Measured(measure(volume, mask), "segmented")
+        return Measured(measure(volume, mask), "segmented", mask=mask)
     except InputError as error:
         return Measured(remark=str(error))
 
@@ -81,6 +83,7 @@ def prior_measured(
         row,
         moving_measurement=found.measurement,
         moving_method=found.method,
+        moving_mask=found.mask,
         remarks=tuple(remarks),
     )
 
@@ -114,6 +117,7 @@ def measured_row(
         row,
         fixed_measurement=later,
         fixed_method=found.method,
+        fixed_mask=found.mask,
         growth=change,
         remarks=tuple(remarks),
     )

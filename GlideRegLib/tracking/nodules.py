@@ -47,7 +47,7 @@ class Nodule:
     UUID that stays with the nodule through all time points. A nodule that nobody marked in this
     image but that was carried here from an earlier one is not ``located``: its center is known to
     ``uncertainty_mm`` only, and it is not measured there. ``measurement``: what an earlier run
-    measured in this image, by ``method``; it stands where there is no mask.
+    measured in this image, by ``method``: it is not measured anew.
     """
 
     name: str
@@ -119,28 +119,33 @@ def nodules_from_labels(labels: Volume, names: dict[int, str] | None = None) -> 
         )
         if count > len(values):
             notes.append(f"{count - len(values)} specks of the label map were left out.")
-    boxes = ndimage.find_objects(array)
+    masks = label_masks(Volume(array, labels.grid), values)
     found = tuple(
-        _from_voxels(array, boxes[value - 1], value, names.get(value, f"label {value}"), labels)
-        for value in values
+        Nodule(names.get(value, f"label {value}"), mask_center(mask), mask)
+        for value, mask in masks.items()
     )
     return NoduleList(found, tuple(notes))
 
 
-def _from_voxels(
-    array: np.ndarray, box: tuple[slice, ...], value: int, name: str, labels: Volume
-) -> Nodule:
-    """One nodule from the voxels of one value, cropped with a margin of a voxel."""
+def label_masks(labels: Volume, values: Sequence[int]) -> dict[int, Volume]:
+    """A mask (uint8, 1 inside) for each of these values of a label map, cropped."""
+    from scipy import ndimage
+
+    boxes = ndimage.find_objects(labels.array)
+    return {value: _mask(labels, boxes[value - 1], value) for value in values}
+
+
+def _mask(labels: Volume, box: tuple[slice, ...], value: int) -> Volume:
+    """The voxels of one value, cropped with a margin of a voxel."""
     wide = [
         slice(max(s.start - 1, 0), min(s.stop + 1, n))
-        for s, n in zip(box, array.shape, strict=True)
+        for s, n in zip(box, labels.array.shape, strict=True)
     ]
-    inside = array[tuple(wide)] == value
+    inside = labels.array[tuple(wide)] == value
     lower = [s.start for s in wide][::-1]
-    behind = [n - s.stop for s, n in zip(wide, array.shape, strict=True)][::-1]
+    behind = [n - s.stop for s, n in zip(wide, labels.array.shape, strict=True)][::-1]
     grid = labels.grid.padded(tuple(-n for n in lower), tuple(-n for n in behind))
-    mask = Volume(inside.astype(np.uint8), grid)
-    return Nodule(name, mask_center(mask), mask)
+    return Volume(inside.astype(np.uint8), grid)
 
 
 def mask_center(mask: Volume) -> Point:
@@ -166,21 +171,24 @@ def read_nodules(path: str | Path) -> NoduleList:
     name = path.name.lower()
     if name.endswith(".json") and not name.endswith(".mrk.json"):
         from .files import is_tracking_file, read_tracking
+        from .masks import with_masks
 
         if is_tracking_file(path):
-            return NoduleList(tuple(read_tracking(path).current_nodules()))
+            tracking = with_masks(read_tracking(path), path.parent, ("current",))
+            return NoduleList(tuple(tracking.current_nodules()))
     if name.endswith((*EXTENSIONS, ".json")):
         landmarks = read_landmarks(path)
         notes = tuple(note.replace(f"'{path.name}'", "The nodule list") for note in landmarks.notes)
         return NoduleList(tuple(nodules_from_points(landmarks.points, landmarks.labels)), notes)
-    return nodules_from_labels(read_labels(path), _segment_names(path))
+    return nodules_from_labels(read_labels(path), segment_header(path, "Name"))
 
 
-def _segment_names(path: Path) -> dict[int, str]:
-    """Names by label value from the header of a Slicer segmentation; empty for other files."""
+def segment_header(path: str | Path, entry: str) -> dict[int, str]:
+    """An entry ("Name", "ID") by label value from the header of a Slicer segmentation; empty for
+    other files."""
     import SimpleITK as sitk
 
-    if not path.name.lower().endswith((".nrrd", ".nhdr")):
+    if not Path(path).name.lower().endswith((".nrrd", ".nhdr")):
         return {}
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -188,7 +196,7 @@ def _segment_names(path: Path) -> dict[int, str]:
     names = {}
     for key in reader.GetMetaDataKeys():
         if key.startswith("Segment") and key.endswith("_LabelValue"):
-            title = key.replace("_LabelValue", "_Name")
+            title = key.replace("_LabelValue", f"_{entry}")
             if reader.HasMetaDataKey(title):
                 names[int(reader.GetMetaData(key))] = reader.GetMetaData(title)
     return names

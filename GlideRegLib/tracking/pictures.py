@@ -34,18 +34,20 @@ _SAMPLES, _INCHES, _DPI = 168, 2.45, 100
 #: Pixels between two places at which a transform is asked.
 _COARSER = 8
 _INK, _MARK, _CROSS = "#1c2b33", "#ffffff", "#ffd24a"
-_MISSING = "#41506b"
+_MISSING, _OUTLINE = "#41506b", "#62d84e"
 
 
 @dataclass(frozen=True)
 class _Column:
-    """One column: its title, the LPS point in the middle, where its samples lie in ``volume``."""
+    """One column: its title, the LPS point in the middle, where its samples lie in ``volume``, a
+    point to mark, and voxels of the volume to draw an outline around."""
 
     title: str
     center: Point | None
     volume: Volume
     through: Callable[[np.ndarray], np.ndarray] | None
     dot: Point | None = None
+    mask: Volume | None = None
 
 
 def nodule_sheet(
@@ -61,7 +63,8 @@ def nodule_sheet(
 
     The crosshair marks the middle of each picture: the prior nodule as it was marked (else where
     the field puts it), the predicted position in the warped prior and in the current image; a ring
-    marks the current nodule as it was marked. Parts that an image does not show are blue-gray.
+    marks the current nodule as it was marked, a green line the voxels that were measured. Parts
+    that an image does not show are blue-gray.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -99,9 +102,9 @@ def _columns(
     how = "as marked" if row.moving_center is not None else "by the field"
     mapped = mapping.transform_points
     return (
-        _Column(f"prior, {how}", row.moving_position, moving, None),
-        _Column("prior, warped", middle, moving, mapped),
-        _Column("current", middle, fixed, None, row.fixed_center),
+        _Column(f"prior, {how}", row.moving_position, moving, None, mask=row.moving_mask),
+        _Column("prior, warped", middle, moving, mapped, mask=row.moving_mask),
+        _Column("current", middle, fixed, None, row.fixed_center, row.fixed_mask),
     )
 
 
@@ -123,15 +126,17 @@ def _draw(
     if column.center is None:
         axes.text(0, 0, "not there", ha="center", va="center", color=_MARK, fontsize=9)
         return
-    picture = _picture(column, side, np.array(right, float), np.array(down, float))
+    places = _places(column, side, np.array(right, float), np.array(down, float))
     axes.imshow(
-        picture,
+        _picture(column.volume, places),
         cmap="gray",
         vmin=window[0],
         vmax=window[1],
         extent=(-half, half, half, -half),
         interpolation="bilinear",
     )
+    if column.mask is not None:
+        _draw_outline(axes, column.mask, places, half)
     # The middle stays free: the crosshair must not hide a small nodule.
     for a, b in ((-half, -0.28 * side), (0.28 * side, half)):
         axes.plot([a, b], [0, 0], color=_CROSS, linewidth=0.7, alpha=0.8)
@@ -146,11 +151,9 @@ def _draw(
         axes.text(-0.92 * half, 0.84 * half, "10 mm", color=_MARK, fontsize=7, va="bottom")
 
 
-def _picture(column: _Column, side: float, right: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """HU (rows, columns) of a square of ``side`` mm along two LPS directions, masked where the
-    image has no data."""
-    from scipy import ndimage
-
+def _places(column: _Column, side: float, right: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """LPS points (rows, columns, 3) in the column's volume for a square of ``side`` mm along two
+    LPS directions."""
     # A transform is smooth: it is asked at every few pixels, and interpolated between them.
     count = _SAMPLES if column.through is None else _SAMPLES // _COARSER
     steps = (np.arange(count) + 0.5) / count * side - side / 2
@@ -160,13 +163,32 @@ def _picture(column: _Column, side: float, right: np.ndarray, down: np.ndarray) 
         coarse = column.through(places.reshape(-1, 3)).reshape(count, count, 3)
         between = (np.indices((_SAMPLES, _SAMPLES)) + 0.5) / _COARSER - 0.5
         places = np.stack([_extended(coarse[..., k], between) for k in range(3)], axis=-1)
-    volume, flat = column.volume, places.reshape(-1, 3)
+    return places
+
+
+def _picture(volume: Volume, places: np.ndarray) -> np.ndarray:
+    """HU (rows, columns) at LPS points (rows, columns, 3), masked where the image has no data."""
+    from scipy import ndimage
+
+    flat = places.reshape(-1, 3)
     index = volume.grid.to_index(flat)[:, ::-1].T
     values = ndimage.map_coordinates(
         volume.array, index, order=1, mode="nearest", output=np.float32
     )
     inside = volume.grid.contains(flat)
-    return np.ma.masked_array(values, ~inside).reshape(_SAMPLES, _SAMPLES)
+    return np.ma.masked_array(values, ~inside).reshape(places.shape[:2])
+
+
+def _draw_outline(axes: object, mask: Volume, places: np.ndarray, half: float) -> None:
+    """A line around the voxels of a mask, where they are at LPS points (rows, columns, 3)."""
+    from scipy import ndimage
+
+    index = mask.grid.to_index(places.reshape(-1, 3))[:, ::-1].T
+    inside = ndimage.map_coordinates(mask.array, index, order=1, cval=0.0, output=np.float32)
+    steps = (np.arange(_SAMPLES) + 0.5) / _SAMPLES * 2 * half - half
+    if inside.max() > 0.5:
+        shape = places.shape[:2]
+        axes.contour(steps, steps, inside.reshape(shape), [0.5], colors=_OUTLINE, linewidths=1.0)
 
 
 def _extended(values: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from ..errors import InputError
 from .nodules import Nodule, Point, as_point
 
 if TYPE_CHECKING:
+    from ..volume import Volume
     from .growth import Growth
     from .measures import Measurement
 
@@ -56,7 +57,9 @@ class TrackRow:
     within the gate. ``moving_identifier`` and ``fixed_identifier``: those of the marked nodules.
     Measurements are taken on the native images, by the method beside them. ``decision`` is the
     clinician's; of a rejected row ``rejected_from`` is the one before. ``by_hand``: the clinician
-    added the row.
+    added the row. ``moving_mask`` and ``fixed_mask``: the voxels that were measured (uint8,
+    cropped, on those of the native image); they go to files of their own, not to JSON
+    (:mod:`.masks`).
     """
 
     identifier: str
@@ -82,6 +85,8 @@ class TrackRow:
     decision: Decision = "open"
     rejected_from: Decision = "open"
     by_hand: bool = False
+    moving_mask: Volume | None = field(default=None, compare=False, repr=False)
+    fixed_mask: Volume | None = field(default=None, compare=False, repr=False)
 
     @property
     def moving_position(self) -> Point | None:
@@ -104,6 +109,7 @@ class TrackRow:
         return Nodule(
             self.name,
             self.fixed_position,
+            self.fixed_mask,
             identifier=self.identifier,
             located=located,
             uncertainty_mm=0.0 if located else self.uncertainty_mm or 0.0,
@@ -113,13 +119,15 @@ class TrackRow:
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
-        return plain_values(asdict(self))
+        values = asdict(replace(self, moving_mask=None, fixed_mask=None))
+        return plain_values({k: v for k, v in values.items() if k not in _MASKS})
 
     @classmethod
     def from_dict(cls, data: dict) -> TrackRow:
         """The inverse of :meth:`to_dict`. Raises :class:`InputError` for what is no row."""
         try:
-            values = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+            names = {f.name for f in fields(cls)}.difference(_MASKS)
+            values = {name: data[name] for name in names if name in data}
             for name in _POINTS:
                 if values.get(name) is not None:
                     values[name] = as_point(values[name])
@@ -141,6 +149,7 @@ class TrackRow:
         return row
 
 
+_MASKS = ("moving_mask", "fixed_mask")
 _POINTS = (
     "moving_center",
     "fixed_center",

@@ -55,7 +55,9 @@ def test_the_worker_tracks_with_progress_and_identities(small: dict, tmp_path: P
     fractions = [event["fraction"] for event in events if event["event"] == "progress"]
     assert fractions == sorted(fractions) and len(set(fractions)) > 3
     assert events[-1]["event"] == "result" and events[-1]["nodules"]["matched"] == 1
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["nodules.csv", "nodules.json"]
+    lists, masks = ["csv", "json"], ["nodules-current.nrrd", "nodules-prior.nrrd"]
+    written = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert written == [*masks, *(f"nodules.{kind}" for kind in lists)]
     found = read_tracking(tmp_path / "out" / "nodules.json")
     assert found.rows[0].identifier == "mine"
     assert found.rows[0].growth.days == 90

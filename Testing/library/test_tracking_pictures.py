@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from GlideRegLib.tracking.nodules import Nodule
-from GlideRegLib.tracking.pictures import WINDOW_HU, _Column, _picture, nodule_sheet
+from GlideRegLib.tracking.pictures import WINDOW_HU, _Column, _picture, _places, nodule_sheet
 from GlideRegLib.tracking.track import Tracking, track
 from GlideRegLib.volume import Volume
 
@@ -65,7 +65,8 @@ def test_the_warped_picture_is_the_prior_seen_through_the_transform(images: tupl
         return points + SHIFT + wave
 
     right, down = np.array((1.0, 0, 0)), np.array((0, 1.0, 0))
-    found = _picture(_Column("warped", PLACE, images[1], bent), 44.0, right, down)
+    column = _Column("warped", PLACE, images[1], bent)
+    found = _picture(images[1], _places(column, 44.0, right, down))
     steps = (np.arange(found.shape[0]) + 0.5) / found.shape[0] * 44 - 22
     offsets = steps[None, :, None] * right + steps[:, None, None] * down
     places = bent((np.asarray(PLACE) + offsets).reshape(-1, 3))
