@@ -71,7 +71,7 @@ def run(job: dict, folder: Path) -> dict:
     if job.get("keep_fields"):
         write_image(folder / FIELD, result.total_field().to_sitk())
     return {
-        **{name: job[name] for name in ("key", "dataset_name", "pair", "method")},
+        **{name: job[name] for name in ("key", "needs", "jobs", "dataset_name", "pair", "method")},
         "masks": bool(masks),
         "cost": cost,
         "measures": measure(result, pair, moving),

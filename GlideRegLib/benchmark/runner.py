@@ -43,9 +43,7 @@ def run_benchmark(job: BenchmarkJob, progress: Progress | None = None) -> list[d
     for name, problem in missing.items():
         progress.message(f"{name} is left out: {problem}", level="warning")
     runs = list(plan_runs(job, progress))
-    waiting = [
-        run for run in runs if run.content["method"] not in missing and run.finished() is None
-    ]
+    waiting = [run for run in runs if run.content["method"] not in missing and not run.complete()]
     progress.message(f"{len(runs)} runs, {len(waiting)} of them to be made.")
     progress.set_plan({"runs": 1.0})
     with progress.stage("runs"):
@@ -158,9 +156,8 @@ def _record(run: Run, missing: dict[str, str], problems: dict[Path, str]) -> dic
     method = run.content["method"]
     names = ("dataset_name", "about", "pair", "method")
     head = {name: run.content[name] for name in names}
-    if method in missing:
-        return {**head, "problem": missing[method]}
     record = run.finished()
     if record is None:
-        return {**head, "problem": problems.get(run.folder, "was not run")}
+        problem = missing.get(method) or problems.get(run.folder, "was not run")
+        return {**head, "problem": problem}
     return {**head, **record, "problem": None}

@@ -151,6 +151,41 @@ def test_methods_that_are_missing_are_left_out(
     assert record["problem"] == "It needs a thing: get it."
 
 
+def test_methods_that_are_missing_now_keep_what_they_finished(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    job = make_job(manifest, tmp_path, "deeds")
+    assert "needs the program 'deedsBCV'" in run_benchmark(job)[0]["problem"]
+    (run,) = plan_runs(job, Progress())
+    run.folder.mkdir(parents=True)
+    record = {"key": run.content["key"], "needs": {"deedsBCV": "of then"}, "measures": {}}
+    (run.folder / "record.json").write_text(json.dumps(record))
+    (found,) = run_benchmark(job)
+    assert (found["problem"], found["measures"]) == (None, {})
+    # Here again, but another one: the record is of the old one.
+    (tmp_path / "deedsBCV").write_text("another build")
+    (tmp_path / "deedsBCV").chmod(0o755)
+    (run,) = plan_runs(job, Progress())
+    assert run.finished() is None
+
+
+def test_a_field_that_was_not_kept_is_made_when_it_is_wanted(
+    manifest: Path, tmp_path: Path
+) -> None:
+    (run,) = plan_runs(make_job(manifest, tmp_path, "none", keep_fields=False), Progress())
+    in_process(run)
+    assert run.complete()
+    assert not (run.folder / "displacement.nii.gz").exists()
+    (run,) = plan_runs(make_job(manifest, tmp_path, "none"), Progress())
+    assert run.finished() is not None
+    assert not run.complete()
+    in_process(run)
+    assert run.complete()
+    (run,) = plan_runs(make_job(manifest, tmp_path, "none", keep_fields=False), Progress())
+    assert run.complete()
+
+
 FAKE = """#!{python}
 import sys, pathlib, SimpleITK as sitk
 given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -184,9 +219,37 @@ def test_totalsegmentator_makes_the_structures_that_are_missing(
     record = run.finished()
     assert set(record["measures"]["structures"]) == {"liver", "lung vessels"}
     assert record["measures"]["landmarks"] is None
-    made = (tmp_path / "out/structures/bare/good/fixed/liver.nii.gz").stat().st_mtime_ns
-    list(plan_runs(job, Progress()))
-    assert (tmp_path / "out/structures/bare/good/fixed/liver.nii.gz").stat().st_mtime_ns == made
+    (liver,) = tmp_path.glob("out/structures/bare/good-*/fixed/liver.nii.gz")
+    made = liver.stat().st_mtime_ns
+    (same,) = plan_runs(job, Progress())
+    assert same.finished() == record
+    assert liver.stat().st_mtime_ns == made
+    # Other images need other masks, and the old record does not count.
+    bare.write_text(f"id,fixed,moving\ngood,{images[1]},{images[0]}\n")
+    (other,) = plan_runs(job, Progress())
+    assert other.finished() is None
+    assert len(list(tmp_path.glob("out/structures/bare/good-*"))) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake program is a script with a first line")
+def test_totalsegmentator_may_fail_on_a_pair_without_ending_the_benchmark(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "TotalSegmentator"
+    fake.write_text(f"#!{sys.executable}\nraise SystemExit('no more memory')\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    bare = tmp_path / "bare.csv"
+    images = [manifest.parent / f"{side}.nii.gz" for side in ("fixed", "moving")]
+    bare.write_text("id,fixed,moving\n" + "".join(f"{k},{images[0]},{images[1]}\n" for k in "ab"))
+    progress = Progress()
+    settings = with_changes(QUICK, device="cpu")
+    job = make_job(bare, tmp_path / "out", "none", segment=True, settings=settings, pairs=())
+    runs = list(plan_runs(job, progress))
+    assert [run.content["structures"] for run in runs] == [None, None]
+    told = [text for level, text in progress.messages if level == "warning"]
+    assert len(told) == 2
+    assert "bare a has no structures: TotalSegmentator failed (no more memory)" in told[0]
 
 
 @pytest.mark.parametrize("methods", [(), ("none", "none"), ("no-such-method",)])
@@ -225,8 +288,9 @@ def test_two_images_of_one_name_cannot_share_structures(manifest: Path, tmp_path
 
 
 def test_no_pair_of_that_name_is_one_sentence(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="None of the data sets"):
-        run_benchmark(make_job(manifest, tmp_path, "none", pairs=("other",)))
+    for pairs in (("other",), ("good", "other")):
+        with pytest.raises(InputError, match="has the pair 'other'; their pairs are good, bad"):
+            run_benchmark(make_job(manifest, tmp_path, "none", pairs=pairs))
 
 
 def test_a_run_that_takes_too_long_is_ended(manifest: Path, tmp_path: Path) -> None:

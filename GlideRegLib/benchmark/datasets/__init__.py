@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import InputError
@@ -12,10 +12,18 @@ from .dirlab import DirLab
 from .learn2reg import SPLITS, Learn2Reg
 from .lung250m import Lung250M
 from .manifest import Manifest
-from .pair import Dataset, Pair
+from .pair import Dataset, Pair, by_side
 from .samples import SAMPLES, Samples
 
-__all__ = ["SAMPLES", "SPLITS", "Dataset", "Pair", "open_dataset", "with_structures"]
+__all__ = [
+    "SAMPLES",
+    "SPLITS",
+    "Dataset",
+    "Pair",
+    "open_dataset",
+    "structure_places",
+    "with_structures",
+]
 
 
 def open_dataset(name: str, split: str | None = None, data: Path | None = None) -> Dataset:
@@ -60,27 +68,50 @@ def _of_folder(folder: Path, split: str | None) -> Dataset | None:
     return None
 
 
+@dataclass(frozen=True)
+class StructurePlaces:
+    """Where a folder holds the structures of a pair: below the ``pair``'s name, under the names of
+    its ``images``, or ``alone``, where nothing says which pair they belong to."""
+
+    kind: str
+    fixed: Path
+    moving: Path
+    names: Path | None
+
+
+def structure_places(pair: Pair, folder: Path) -> StructurePlaces | None:
+    """Where a folder holds the structures of a pair; None when both are not there."""
+    own = folder / pair.identifier if Path(pair.identifier).name == pair.identifier else folder
+    options = [("pair", own, ("fixed", "moving"))] if own != folder else []
+    options += [("images", folder, pair.stems)] if pair.stems else []
+    for kind, place, names in (*options, ("alone", folder, ("fixed", "moving"))):
+        paths = [_structure_path(place, name) for name in names]
+        if None not in paths:
+            tables = (place / "names.csv", folder / "names.csv")
+            table = next((path for path in tables if path.is_file()), None)
+            return StructurePlaces(kind, *paths, table)
+    return None
+
+
 def with_structures(pair: Pair, folder: Path | None) -> Pair:
     """The pair with structures from a folder that holds, for each image, a folder of
-    TotalSegmentator's masks or a label map (with ``names.csv`` for all) under the image's name, or
-    under ``fixed`` and ``moving``.
+    TotalSegmentator's masks or a label map (with ``names.csv`` for all): ``PAIR/fixed`` and
+    ``PAIR/moving``, or under the images' names, or ``fixed`` and ``moving`` for a single pair.
 
     A pair of which both are not there is returned as it is.
     """
-    if folder is None:
-        return pair
-    options = [("fixed", "moving"), *([pair.stems] if pair.stems else [])]
-    places = [[_structure_path(folder, name) for name in names] for names in options]
-    found = next((paths for paths in places if None not in paths), None)
+    found = structure_places(pair, folder) if folder is not None else None
     if found is None:
         return pair
-    names = folder / "names.csv"
+    both, table = (found.fixed, found.moving), found.names
 
     def read() -> tuple[Structures, Structures]:
-        table = names if names.is_file() else None
-        return tuple(read_structures(path, table) for path in found)
+        return tuple(read_structures(path, table) for path in both)
 
-    return replace(pair, read_structures=read)
+    files = {**pair.files, **by_side("structures", both)}
+    if table is not None:
+        files["names of the structures"] = table
+    return replace(pair, read_structures=read, files=files)
 
 
 def _structure_path(folder: Path, stem: str) -> Path | None:
