@@ -58,12 +58,11 @@ class Need:
 
     @classmethod
     def weights(cls, names: tuple[str, ...], how: str) -> Need:
-        """A file of weights that the user puts into a folder where weights are looked for, or names
-        with the option ``weights``."""
-        what = "its weights (" + " or ".join(names) + ")"
-        find = partial(find_weights, names)
-        found = lambda: find() is not None  # noqa: E731
-        return cls(what, how, found, "weights", lambda: _content(find()))
+        """One of some files of weights, best first, that the user puts into a folder where weights
+        are looked for, or names with the option ``weights``."""
+        what, find = f"its weights ({names[0]})", partial(find_weights, names)
+        found, identity = (lambda: find() is not None), (lambda: _content(find()))
+        return cls(what, how, found, "weights", identity)
 
 
 def find_weights(names: tuple[str, ...]) -> Path | None:

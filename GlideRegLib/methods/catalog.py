@@ -6,6 +6,16 @@ from typing import Any
 
 from .base import Method, Need
 
+#: Files of weights that count, best first; each is taken too from the folder that its package
+#: makes for it. The methods look for these, and ``missing`` does.
+UNIGRADICON_FILES = (
+    "Step_2_final.trch",
+    "unigradicon1.0/Step_2_final.trch",
+    "unigradicon_Step_2_final.trch",
+)
+DINOV2_FILES = tuple(
+    f"dinov2_vit{size}14{kind}_pretrain.pth" for size in "lbs" for kind in ("", "_reg4")
+)
 _OWN = "Apache-2.0, written for this library from the paper; no code copied"
 _GLIDE = (
     "Zhu et al., GLIDE-Reg: Global-to-Local Deformable Registration Using Co-Optimized Foundation "
@@ -55,8 +65,8 @@ def _unigradicon(name: str, title: str, **defaults: Any) -> Method:
         (
             Need.package("unigradicon", "pip install unigradicon"),
             Need.weights(
-                ("unigradicon1.0/Step_2_final.trch",),
-                "get Step_2_final.trch of the release unigradicon_weights of "
+                UNIGRADICON_FILES,
+                "get it from the release unigradicon_weights of "
                 "https://github.com/uncbiag/uniGradICON and put it into the folder "
                 "$GLIDEREG_WEIGHTS, or name it with the option weights",
             ),
@@ -105,9 +115,10 @@ _ALL = (
         "DINO-Reg",
         needs=(
             Need.weights(
-                ("dinov2_vitl14_pretrain.pth", "dinov2_vits14_pretrain.pth"),
-                "get the file from https://github.com/facebookresearch/dinov2 and put it into the "
-                "folder $GLIDEREG_WEIGHTS, or name it with the option weights",
+                DINOV2_FILES,
+                "get it, or that of vitb14 or vits14, from "
+                "https://github.com/facebookresearch/dinov2 and put it into the folder "
+                "$GLIDEREG_WEIGHTS, or name it with the option weights",
             ),
         ),
     ),

@@ -27,11 +27,9 @@ from ..settings import Settings, out_of_range
 from ..volume import Volume
 from . import convexadam
 from .base import find_weights
+from .catalog import DINOV2_FILES
 from .encoding import PairEncoder
 from .frame import Problem, Solution, run
-
-#: What the official files are called, the paper's first.
-FILES = tuple(f"dinov2_vit{size}14{kind}_pretrain.pth" for size in "lbs" for kind in ("", "_reg4"))
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def _solve(problem: Problem) -> Solution:
     if options.encoder == "dinov2":
         from ..features.encoders.dinov2 import load_dinov2
 
-        encoder = load_dinov2(Path(options.weights or find_weights(FILES)), problem.device)
+        encoder = load_dinov2(Path(options.weights or find_weights(DINOV2_FILES)), problem.device)
     pair = PairEncoder(problem, options.channels, encoder)
     poolings = (options.grid_spacing, options.adam_spacing)
     scaled = [tuple(options.scale * f for f in pair.pair(pooling)) for pooling in poolings]

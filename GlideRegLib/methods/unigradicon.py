@@ -25,6 +25,7 @@ from ..result import Result
 from ..settings import Settings, out_of_range
 from ..volume import Volume
 from .base import find_weights
+from .catalog import UNIGRADICON_FILES
 from .frame import Problem, Solution, run
 from .peers import checked_field, peer
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
     from ..field import DisplacementField
 
-#: Where the file is looked for in the folders of weights.
-FILES = ("unigradicon1.0/Step_2_final.trch", "unigradicon_Step_2_final.trch")
 _SIMILARITIES = ("lncc", "lncc2", "mind")
 
 
@@ -69,7 +68,7 @@ def register(
 
 
 def _solve(problem: Problem) -> Solution:
-    path = Path(problem.options.weights or find_weights(FILES))
+    path = Path(problem.options.weights or find_weights(UNIGRADICON_FILES))
     if not path.is_file():  # the package would try to download what it does not find
         raise WeightsError(f"The uniGradICON weights '{path}' do not exist; check the path.")
     with peer("uniGradICON") as folder:
