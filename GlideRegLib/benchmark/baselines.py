@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..align import initial_alignment
@@ -24,27 +26,30 @@ def title_of(name: str) -> str:
     return BASELINES.get(name) or find(name).title
 
 
-def check_names(names: tuple[str, ...]) -> dict[str, str]:
-    """Name -> why it cannot run here, for those that cannot. Raises :class:`SettingsError` for
-    unknown names, names given twice and no names."""
+def check_names(
+    names: tuple[str, ...], options: dict[str, dict[str, Any]] | None = None
+) -> dict[str, str]:
+    """Name -> why it cannot run here with its ``options`` (by name), for those that cannot. Raises
+    :class:`SettingsError` for unknown names, names given twice and no names."""
     if not names or len(set(names)) < len(names):
         raise SettingsError("Name at least one method, and each only once.")
     for name in names:
         if name not in (*BASELINES, *method_names()):
             known = ", ".join((*BASELINES, *method_names()))
             raise SettingsError(f"There is no method '{name}'; choose from {known}.")
-    problems = {name: find(name).missing() for name in names if name not in BASELINES}
+    given, methods = options or {}, [name for name in names if name not in BASELINES]
+    problems = {name: find(name).missing(given.get(name)) for name in methods}
     return {name: problem for name, problem in problems.items() if problem}
 
 
-def load(name: str) -> Method | None:
+def load(name: str, options: dict[str, Any] | None = None) -> Method | None:
     """The method, its module and packages imported (so that no clock counts that); None for a
-    baseline."""
+    baseline. Raises :class:`SettingsError` when it cannot run here with these options."""
     if name in BASELINES:
         return None
     method = find(name)
-    method.require()
-    method.load()
+    method.require(options)
+    method.preload()
     return method
 
 

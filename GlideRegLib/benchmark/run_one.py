@@ -52,7 +52,7 @@ def run(job: dict, folder: Path) -> dict:
     pair = with_structures(pair, Path(job["structures"]) if job.get("structures") else None)
     settings = Settings.from_dict(job["settings"])
     fixed, moving = pair.read_fixed(), pair.read_moving()
-    method = load(job["method"])
+    method = load(job["method"], settings.method_options)
     masks = {}
     if job.get("masks") and method is not None and method.takes_masks and pair.read_masks:
         masks = dict(zip(("fixed_mask", "moving_mask"), pair.read_masks(), strict=True))

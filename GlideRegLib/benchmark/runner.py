@@ -53,7 +53,7 @@ def run_benchmark(job: BenchmarkJob, progress: Progress | None = None) -> list[d
 
 def _check(job: BenchmarkJob) -> dict[str, str]:
     """Everything that can be wrong before a pair is read; methods that cannot run here, and why."""
-    missing = check_names(job.methods)
+    missing = check_names(job.methods, job.method_options)
     job.settings.check()
     if job.segment and (problem := segmenter.missing()) is not None:
         raise InputError(problem)

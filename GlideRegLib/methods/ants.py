@@ -52,6 +52,12 @@ def register(
     return run(_solve, (fixed, moving), settings, progress)
 
 
+def preload() -> None:
+    """Imports the package. Raises :class:`MethodError` when it cannot be imported."""
+    with peer("ANTs"):
+        import ants  # noqa: F401
+
+
 def _solve(problem: Problem) -> Solution:
     with peer("ANTs") as folder:
         return Solution(_displacement(problem, folder), packages=("antspyx",))

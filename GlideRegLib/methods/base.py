@@ -127,6 +127,12 @@ class Method:
         """The module of the method (imports PyTorch)."""
         return import_module(f".{self.module}", __package__)
 
+    def preload(self) -> ModuleType:
+        """The module of the method, its packages imported too (this takes seconds)."""
+        module = self.load()
+        getattr(module, "preload", lambda: None)()
+        return module
+
     def missing(self, options: dict[str, Any] | None = None) -> str | None:
         """None when it can run here (with these options), else one sentence that says how to get
         what is missing."""

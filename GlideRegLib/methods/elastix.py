@@ -28,6 +28,16 @@ if TYPE_CHECKING:
     from ..field import DisplacementField
 
 
+#: What is used of the package.
+_NAMES = (
+    "MultiThreaderBase",
+    "ParameterObject",
+    "elastix_registration_method",
+    "image_from_array",
+    "transformix_deformation_field",
+)
+
+
 @dataclass(frozen=True)
 class Options:
     """``grid_mm``: final spacing of the control points; ``resolutions``: levels; ``iterations`` of
@@ -53,6 +63,16 @@ def register(
 ) -> Result:
     """See :meth:`Method.register`."""
     return run(_solve, (fixed, moving), settings, progress)
+
+
+def preload() -> None:
+    """Imports the package. Raises :class:`MethodError` when it cannot be imported."""
+    with peer("elastix"):
+        import itk
+
+        # Each name loads the libraries behind it when it is first looked up.
+        for name in _NAMES:
+            getattr(itk, name)
 
 
 def _solve(problem: Problem) -> Solution:

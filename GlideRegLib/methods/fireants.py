@@ -61,6 +61,13 @@ def register(
     return run(_solve, (fixed, moving), settings, progress)
 
 
+def preload() -> None:
+    """Imports the package. Raises :class:`MethodError` when it cannot be imported."""
+    with peer("FireANTs"):
+        import fireants.io.image
+        import fireants.registration.greedy  # noqa: F401
+
+
 def _solve(problem: Problem) -> Solution:
     with peer("FireANTs") as folder:
         return Solution(_displacement(problem, folder), packages=("fireants",))

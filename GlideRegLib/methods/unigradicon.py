@@ -67,6 +67,18 @@ def register(
     return run(_solve, (fixed, moving), settings, progress)
 
 
+def preload() -> None:
+    """Imports the packages. Raises :class:`MethodError` when they cannot be imported."""
+    with peer("uniGradICON"):
+        import icon_registration.itk_wrapper  # noqa: F401
+        import itk
+        import unigradicon  # noqa: F401
+
+        # Each name loads the libraries behind it when it is first looked up.
+        for name in ("image_from_array", "transformwrite"):
+            getattr(itk, name)
+
+
 def _solve(problem: Problem) -> Solution:
     path = Path(problem.options.weights or find_weights(UNIGRADICON_FILES))
     if not path.is_file():  # the package would try to download what it does not find

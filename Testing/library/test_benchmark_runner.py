@@ -145,7 +145,7 @@ def test_methods_that_are_missing_are_left_out(
 ) -> None:
     from GlideRegLib.methods import Method
 
-    monkeypatch.setattr(Method, "missing", lambda self: "It needs a thing: get it.")
+    monkeypatch.setattr(Method, "missing", lambda *_: "It needs a thing: get it.")
     monkeypatch.setattr(runner, "_run_all", lambda runs, *_: {} if not runs else pytest.fail())
     (record,) = run_benchmark(make_job(manifest, tmp_path, "glide"))
     assert record["problem"] == "It needs a thing: get it."
