@@ -82,6 +82,10 @@ def print_quality(console: Console, report: dict) -> None:
     if folding:
         table.add_row("folding in the body, %", "", f"{folding['body']:.4f}")
         table.add_row("folding in the grid, %", "", f"{folding['grid']:.4f}")
+    strict = quality.get("folding_percent_one_sided")
+    if strict:
+        both = f"{strict['body']:.4f} / {strict['grid']:.4f}"
+        table.add_row("the same by one-sided differences, body / grid, %", "", both)
     expected = quality.get("uncertainty_mm")
     if expected:
         spread = f"{expected['median']:.2f} / {expected['p95']:.2f}"

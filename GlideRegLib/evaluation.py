@@ -9,6 +9,7 @@ import numpy as np
 from . import quality
 from .errors import InputError
 from .field import jacobian_determinant, read_transform, sample_transform, transform_points
+from .folding import folds_of
 from .job import Job, read_inputs
 from .landmarks import read_landmarks, write_landmarks
 from .prepare import background_value, body_mask, detect_modality, normalize_intensity
@@ -46,6 +47,7 @@ def evaluate_files(
     body = body_mask(normalize_intensity(inputs.fixed, modality), modality)
     field = sample_transform(mapping, grid)
     measures = quality.summarize_jacobian(jacobian_determinant(field.vectors, grid), body)
+    measures.update(quality.summarize_folds(folds_of(mapping, field), body))
     if inputs.landmarks is not None:
         first, second = inputs.landmarks
         before = quality.landmark_errors(first, second)

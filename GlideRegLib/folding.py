@@ -11,6 +11,7 @@ J Comput Vis 132, 2024.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .field import linear_matrix, sample_transform, transform_parts
+from .field import DisplacementField, linear_matrix, sample_transform, transform_parts
 from .geometry import Grid, transform_points
 
 if TYPE_CHECKING:
@@ -103,13 +104,13 @@ def _lowest_determinant(steps: list[torch.Tensor], index: torch.Tensor) -> torch
 class OwnNodes:
     """The nodes of the displacement field that points meet first, at most after linear parts.
 
-    ``before`` (4x4, LPS mm) is what those do; behind it lies ``grid``, and ``rest`` is the field
-    with all that follows.
+    ``before`` (4x4, LPS mm) is what those do; behind it lies ``grid``. ``sample`` gives the
+    displacement (3, Z, Y, X) in LPS mm of the field, with all that follows, on a part of ``grid``.
     """
 
     before: np.ndarray
     grid: Grid
-    rest: SimpleITK.Transform
+    sample: Callable[[Grid], torch.Tensor]
 
 
 def own_nodes(transform: SimpleITK.Transform) -> OwnNodes | None:
@@ -124,7 +125,20 @@ def own_nodes(transform: SimpleITK.Transform) -> OwnNodes | None:
         return None
     image = sitk.DisplacementFieldTransform(parts[0]).GetDisplacementField()
     rest = parts[0] if len(parts) == 1 else sitk.CompositeTransform(parts[::-1])
-    return OwnNodes(before, Grid.from_sitk(image), rest)
+    return OwnNodes(
+        before, Grid.from_sitk(image), lambda part: sample_transform(rest, part).vectors
+    )
+
+
+def folds_of(transform: SimpleITK.Transform, field: DisplacementField) -> np.ndarray:
+    """Voxels in which a transform folds, bool (Z, Y, X): at the voxels of an image, on whose grid
+    ``field`` is what it does, and at its own nodes over that image."""
+    folded = np.zeros(field.grid.shape, bool)
+    folded.reshape(-1)[folded_voxels(field.vectors, field.grid)[0]] = True
+    nodes = own_nodes(transform)
+    if nodes is not None:
+        folded.reshape(-1)[folded_nodes(nodes, field.grid)[0]] = True
+    return folded
 
 
 def folded_nodes(nodes: OwnNodes, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +155,7 @@ def folded_nodes(nodes: OwnNodes, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     for start in range(0, depth, 3 * _SLAB):
         low, high = max(start - 1, 0), min(start + 3 * _SLAB + 1, depth)
         slab = part.padded((0, 0, -low), (0, 0, high - depth))
-        flat, lowest = folded_voxels(sample_transform(nodes.rest, slab).vectors, slab)
+        flat, lowest = folded_voxels(nodes.sample(slab), slab)
         z, y, x = np.unravel_index(flat, slab.shape)
         # The slices of the neighbors that were read along belong to the slabs beside this one.
         own = (z + low >= start) & (z + low < start + 3 * _SLAB)

@@ -6,7 +6,7 @@ Unless said otherwise: points in LPS mm, distances in mm, arrays (Z, Y, X).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from .errors import InputError
 from .field import DisplacementField, jacobian_determinant
+from .folding import OwnNodes, folded_nodes, folded_voxels
 from .geometry import Grid
 
 #: Thresholds of the nodule measure CPM, mm (GLIDE-Reg, Table 4).
@@ -162,26 +163,68 @@ def sample_jacobian(
 
     Central differences at the full resolution of ``grid``, slab by slab. ``linear`` is 4x4.
     """
-    factor = float(np.linalg.det(linear[:3, :3]))
-    depth = grid.size[2]
     out = torch.empty(grid.shape)
+    for inner, halo, part, vectors in _slabs(field, grid, check):
+        out[inner] = jacobian_determinant(vectors, part)[halo]
+    return out.mul_(float(np.linalg.det(linear[:3, :3])))
+
+
+def sample_folds(
+    field: DisplacementField,
+    linear: np.ndarray,
+    grid: Grid,
+    check: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """Voxels of ``grid`` in which p -> linear(p + u(p)) folds: bool (Z, Y, X).
+
+    As the quality assurance counts them (:mod:`.folding`): by one-sided differences, at the voxels
+    and at the field's own nodes. Central differences, as in :func:`sample_jacobian`, see fewer.
+    """
+    if np.linalg.det(linear[:3, :3]) <= 0:
+        return np.ones(grid.shape, bool)
+    folded = np.zeros(grid.shape, bool)
+    for inner, halo, part, vectors in _slabs(field, grid, check):
+        found = np.zeros(part.shape, bool)
+        found.reshape(-1)[folded_voxels(vectors, part)[0]] = True
+        folded[inner] = found[halo]
+    nodes = OwnNodes(np.eye(4), field.grid, field.sample_grid)
+    folded.reshape(-1)[folded_nodes(nodes, grid)[0]] = True
+    return folded
+
+
+def _slabs(
+    field: DisplacementField, grid: Grid, check: Callable[[], None]
+) -> Iterator[tuple[slice, slice, Grid, torch.Tensor]]:
+    """Slices of the grid, where they lie within the sampled part, that part, its displacement."""
+    depth = grid.size[2]
     for start in range(0, depth, 32):
         check()
         stop = min(start + 32, depth)
         low, high = max(start - 1, 0), min(stop + 1, depth)
         part = grid.padded((0, 0, -low), (0, 0, high - depth))
-        determinant = jacobian_determinant(field.sample_grid(part), part)
-        out[start:stop] = determinant[start - low : start - low + stop - start]
-    return out.mul_(factor)
+        yield slice(start, stop), slice(start - low, stop - low), part, field.sample_grid(part)
+
+
+def summarize_folds(folded: np.ndarray, body: np.ndarray) -> dict:
+    """``folding_percent_one_sided`` of a map from :func:`sample_folds`: the share of its voxels in
+    the body mask and in the whole grid, as an assessment states them."""
+    inside = folded[body] if body.any() else folded
+    return {
+        "folding_percent_one_sided": {
+            "body": float(100 * inside.mean()),
+            "grid": float(100 * folded.mean()),
+        }
+    }
 
 
 def summarize_jacobian(jacobian: torch.Tensor, body: np.ndarray) -> dict:
     """Folding and spread of a determinant map (Z, Y, X) of the whole transform.
 
-    ``folding_percent``: voxels with J <= 0, in the body mask and in the whole grid (the two outer
-    layers left out, as in Learn2Reg). ``sd_log_jacobian``: standard deviation of log J in the body
-    with J clipped to 1e-6. ``sd_log_jacobian_learn2reg``: that challenge's own formula over the
-    grid, std(log(clip(J + 3, 1e-9, 1e9))), which hides folding.
+    ``folding_percent``: voxels with J <= 0 by central differences, in the body mask and in the
+    whole grid (the two outer layers left out), which is how Learn2Reg and the benchmark count;
+    :func:`sample_folds` counts more strictly. ``sd_log_jacobian``: standard deviation of log J in
+    the body with J clipped to 1e-6. ``sd_log_jacobian_learn2reg``: that challenge's own formula
+    over the grid, std(log(clip(J + 3, 1e-9, 1e9))), which hides folding.
     """
     j = jacobian.numpy()
     inner = tuple(slice(2, -2) if n > 4 else slice(None) for n in j.shape)

@@ -167,6 +167,8 @@ class Result:
         """Folding, spread of the determinant, and consistency of the numerical inverse."""
         jacobian = quality.sample_jacobian(self.field, self.initial, self.fixed_grid)
         measures = quality.summarize_jacobian(jacobian, self.body)
+        folded = quality.sample_folds(self.field, self.initial, self.fixed_grid)
+        measures.update(quality.summarize_folds(folded, self.body))
         points = self._body_points()
         # The same nodes of the same inverse that is saved, and only those that count here; every
         # fourth point is enough for a check of numerics.

@@ -198,11 +198,18 @@ def _field_rows(quality: dict) -> list[tuple[str, str, str]]:
     moved = quality.get("displacement_mm") or {}
     expected = quality.get("uncertainty_mm") or {}
     folding = quality.get("folding_percent") or {}
+    strict = quality.get("folding_percent_one_sided") or {}
     values = [
         (
             "Folded voxels: body, whole grid",
             [f"{number(folding[k], 4)} %" for k in ("body", "grid") if k in folding],
-            "tissue that is turned inside out (Jacobian 0 or less); cannot happen in a body",
+            "tissue that is turned inside out (Jacobian 0 or less by central differences, as in "
+            "Learn2Reg); cannot happen in a body",
+        ),
+        (
+            "The same by one-sided differences",
+            [f"{number(strict[k], 4)} %" for k in ("body", "grid") if k in strict],
+            "also between voxels and at the field's own nodes, as an assessment counts",
         ),
         (
             "Jacobian: minimum, 1 %, median, 99 %, maximum",

@@ -87,6 +87,9 @@ def test_the_numbers_are_those_that_registering_states(story: Path, small_files:
     assert tre.value < 2 < tre.before
     assert tre.interval[0] < tre.value < tre.interval[1]
     own = json.loads((story / "there" / "result.json").read_text(encoding="utf-8"))["quality"]
+    for region in ("body", "grid"):
+        strict = own["folding_percent_one_sided"][region]
+        assert found["folding", region].value == pytest.approx(strict)
     assert found["folding", "body"].value == own["folding_percent"]["body"] == 0
     assert found["jacobian_min", "body"].value == pytest.approx(own["jacobian"]["min"], abs=0.02)
     assert found["displacement_mean", "body"].value == pytest.approx(

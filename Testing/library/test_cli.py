@@ -145,7 +145,8 @@ def test_evaluate_gives_the_numbers_of_register(
         quality["tre_mm"]["after"]["mean"], abs=1e-3
     )
     assert measured["mean_dice"]["after"] == pytest.approx(quality["mean_dice"]["after"], abs=1e-3)
-    assert measured["folding_percent"]["body"] == quality["folding_percent"]["body"]
+    for key in ("folding_percent", "folding_percent_one_sided"):
+        assert measured[key]["body"] == quality[key]["body"]
 
 
 def test_warp_and_warp_points_follow_the_transform(

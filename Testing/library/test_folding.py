@@ -12,9 +12,15 @@ from assurance_scenes import affine, as_transform, foreign_composite, subject_of
 
 from GlideRegLib.assurance.deformation import regularity_measures, survey
 from GlideRegLib.assurance.structures import structure_measures
-from GlideRegLib.field import jacobian_determinant
-from GlideRegLib.folding import folded_nodes, folded_voxels, own_nodes
+from GlideRegLib.field import (
+    DisplacementField,
+    jacobian_determinant,
+    linear_matrix,
+    sample_transform,
+)
+from GlideRegLib.folding import folded_nodes, folded_voxels, folds_of, own_nodes
 from GlideRegLib.geometry import Grid
+from GlideRegLib.quality import sample_folds, summarize_folds
 from GlideRegLib.volume import Volume
 
 GRID = tilted_grid((12, 11, 20))
@@ -168,3 +174,20 @@ def test_a_smooth_field_and_a_turn_of_space_do_not_fold() -> None:
     assert found.central is found.jacobian
     half_turn = affine(np.diag([-1.0, -1.0, 1.0]))
     assert (survey(subject_of(half_turn)).jacobian > 0).all()
+
+
+def test_registering_evaluating_and_assessing_count_the_same_folds() -> None:
+    """On a coarse lattice over a finer image, in front of an affine transform."""
+    grid = tilted_grid((24, 22, 40))
+    lattice = tilted_grid((9, 10, 16))
+    field = DisplacementField(torch.from_numpy(rough_field(lattice, 1.5)), lattice)
+    total = sitk.CompositeTransform([TURN, field.to_sitk_transform()])
+    found = survey(subject_of(total, grid))
+    assessed = found.jacobian <= 0
+    assert 0 < assessed.mean() < 0.9
+    np.testing.assert_array_equal(sample_folds(field, linear_matrix(TURN), grid), assessed)
+    np.testing.assert_array_equal(folds_of(total, sample_transform(total, grid)), assessed)
+    said = summarize_folds(assessed, np.zeros(grid.shape, bool))["folding_percent_one_sided"]
+    assert said == {"body": said["grid"], "grid": pytest.approx(100 * assessed.mean())}
+    mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
+    assert sample_folds(field, mirror, grid).all()

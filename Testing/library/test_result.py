@@ -192,6 +192,7 @@ def test_without_fixed_labels_in_the_grid_there_is_no_mean_dice(result: Result) 
 def test_field_quality_reports_folding_motion_and_consistency(result: Result) -> None:
     found = result.field_quality()
     assert found["folding_percent"] == {"body": 0.0, "grid": 0.0}
+    assert found["folding_percent_one_sided"] == {"body": 0.0, "grid": 0.0}
     index = np.argwhere(result.body)[:, ::-1].astype(float)
     points = FIXED.to_physical(index)
     moved = np.linalg.norm(expected_points(points) - points, axis=1)
@@ -211,6 +212,7 @@ def test_a_folding_field_is_reported_as_folding(result: Result) -> None:
     found = folding.field_quality()
     # 1 - 2 cos <= 0 for a third of all phases
     assert found["folding_percent"]["body"] == pytest.approx(33.3, abs=6)
+    assert 100 >= found["folding_percent_one_sided"]["body"] > found["folding_percent"]["body"]
     assert found["lattice_jacobian_min"] < 0
 
 
