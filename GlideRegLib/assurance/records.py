@@ -16,6 +16,8 @@ from .profile import Profile
 SCHEMA = "glidereg-assessment-1"
 #: The region of what a profile asks of structures when it was measured on none.
 NO_STRUCTURE = "structures"
+#: What measures are taken of besides structures: no structure may be called so.
+OTHER_REGIONS = ("body", "grid", "landmarks", NO_STRUCTURE)
 
 
 class Verdict(str, Enum):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import Volume
-from .records import NO_STRUCTURE
+from .records import OTHER_REGIONS
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -100,14 +100,18 @@ class Subject:
 
     def structure_names(self) -> dict[int, str]:
         """Label -> name for every label of the first pair of maps; without a name "label 7".
-        Unique."""
+
+        Unique over all pairs, and none of the words that stand for other regions: criteria would
+        take the structure for that region. A name that is taken gets its label behind it.
+        """
         if self.labels is None:
             return {}
         found = set().union(*(np.unique(volume.array).tolist() for volume in self.labels)) - {0}
         names: dict[int, str] = {}
         for label in sorted(int(v) for v in found):
             name = self.names.get(label, f"label {label}")
-            taken = name in (*names.values(), NO_STRUCTURE)
+            others = (other for k, other in self.names.items() if k < label)
+            taken = name in (*others, *names.values(), *OTHER_REGIONS)
             names[label] = f"{name} ({label})" if taken else name
         return names
 
