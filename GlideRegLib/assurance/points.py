@@ -12,6 +12,7 @@ from .. import quality
 from ..field import transform_points
 from ..tracking.mapping import FileMapping
 from .records import Measure
+from .structures import NOT_IN_FIXED
 from .subject import Subject, as_place
 
 #: Points of the body that are carried there and back; by two transforms, and by Newton's method.
@@ -140,6 +141,8 @@ def _layer_consistency(subject: Subject, update: Callable[[float], None]) -> lis
     for label, name in subject.structure_names().items():
         box = boxes[label - 1] if label <= len(boxes) else None
         if box is None:
+            key = "structure_consistency_p95"
+            measures.append(Measure(key, name, None, note=NOT_IN_FIXED))
             continue
         index = np.argwhere(labels[box] == label)
         index = index[:: max(1, len(index) // _PER_STRUCTURE)] + [s.start for s in box]

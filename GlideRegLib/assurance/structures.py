@@ -20,6 +20,16 @@ from .records import Measure
 from .subject import Subject, as_place
 
 _AXES = ("lr", "ap", "si")
+NOT_IN_FIXED = "the fixed labels do not hold it"
+#: What needs the fixed contour alone.
+_DEFORMED = (
+    "structure_folding",
+    "structure_jacobian_min",
+    "structure_jacobian_p1",
+    "structure_jacobian_p99",
+    "volume_change_jacobian",
+    *(f"displacement_{axis}" for axis in _AXES),
+)
 #: What needs both contours.
 _COMPARED = (
     "dice",
@@ -82,8 +92,7 @@ def _compared(label: int, name: str, maps: _Maps, jacobian: np.ndarray) -> list[
     """What needs the contour in both images."""
     own, moving = _box(maps.boxes[0], label), _box(maps.moving_boxes, label)
     if own is None or moving is None:
-        lacking = "fixed" if own is None else "moving"
-        note = f"the {lacking} labels do not hold it"
+        note = NOT_IN_FIXED if own is None else "the moving labels do not hold it"
         return [Measure(key, name, None, note=note) for key in _COMPARED]
     before, after = (_agreement(label, maps, k) for k in (1, 2))
     note = "" if after["centroid"] is not None else "it left the fixed image"
@@ -182,8 +191,7 @@ def _deformed(label: int, name: str, maps: _Maps, found: Survey) -> list[Measure
     """What the transform does to the fixed contour: it needs no other."""
     box = _box(maps.boxes[0], label)
     if box is None:
-        keys = ("structure_folding", "volume_change_jacobian")
-        return [Measure(k, name, None, note="the fixed labels do not hold it") for k in keys]
+        return [Measure(key, name, None, note=NOT_IN_FIXED) for key in _DEFORMED]
     own = maps.arrays[0][box] == label
     inside = found.jacobian[box][own]
     n = int(inside.size)

@@ -7,8 +7,12 @@ import pytest
 import SimpleITK as sitk
 from assurance_scenes import affine, as_transform, subject_of, tilted_grid
 
+from GlideRegLib.assurance.catalog import KINDS
 from GlideRegLib.assurance.deformation import survey
-from GlideRegLib.assurance.records import Measure
+from GlideRegLib.assurance.grading import grade
+from GlideRegLib.assurance.points import structure_consistency
+from GlideRegLib.assurance.profile import Criterion, Limit, Profile
+from GlideRegLib.assurance.records import Measure, Verdict
 from GlideRegLib.assurance.structures import structure_measures
 from GlideRegLib.assurance.subject import Subject
 from GlideRegLib.field import transform_points
@@ -143,6 +147,31 @@ def test_names_that_come_twice_are_told_apart() -> None:
     assert subject.structure_names() == {1: "label 1", 2: "structures (2)"}
 
 
+def test_structures_called_like_another_region_are_told_apart_and_graded() -> None:
+    """ "grid" is what criteria leave out: a structure of that name got no verdict at all."""
+    labels = boxes(GRID, (0, 0, 0), (0, 0, 0)), boxes(GRID, (9, 0, 0), (9, 0, 0))
+    for name in ("grid", "body", "landmarks"):
+        subject = subject_of(affine(np.eye(3)), GRID, labels=labels, names={1: name, 2: "heart"})
+        assert subject.structure_names() == {1: f"{name} (1)", 2: "heart"}
+        graded = grade(structure_measures(subject, survey(subject)), Profile.named("tg132"), 2.5)
+        verdicts = {m.region: m.verdict for m in graded if m.key == "dice"}
+        assert set(verdicts.values()) == {Verdict.NOT_COMPLIANT}
+
+
+def test_a_name_is_not_used_by_structures_of_two_pairs_of_maps() -> None:
+    whole = boxes(GRID, (0, 0, 0), (0, 0, 0))
+    first, second = (Volume(np.where(whole.array == k, whole.array, 0), GRID) for k in (1, 2))
+    subject = subject_of(
+        affine(np.eye(3)),
+        GRID,
+        labels=(first, first),
+        more_labels=((second, second),),
+        names={1: "GTV", 2: "GTV"},
+    )
+    names = [layer.structure_names() for layer in subject.layers]
+    assert names == [{1: "GTV"}, {2: "GTV (2)"}]
+
+
 def test_what_one_map_lacks_is_not_measured() -> None:
     fixed, moving = boxes(GRID, (0, 0, 0), (0, 0, 0)), boxes(GRID, (0, 0, 0), (0, 0, 0))
     only_first = Volume(np.where(moving.array == 1, moving.array, 0), GRID)
@@ -151,6 +180,29 @@ def test_what_one_map_lacks_is_not_measured() -> None:
         assert found["heart", "dice"].value == 1.0
         assert found["spinal cord", "dice"].value is None
         assert lacking in found["spinal cord", "dice"].note
+
+
+@pytest.mark.parametrize("lacking", ["fixed", "moving"])
+def test_no_criterion_passes_over_a_structure_that_one_map_lacks(lacking: str) -> None:
+    """Whatever a profile may ask of structures: it is there without a value, and not verified."""
+    whole = boxes(GRID, (0, 0, 0), (0, 0, 0))
+    only_first = Volume(np.where(whole.array == 1, whole.array, 0), GRID)
+    labels = (only_first, whole) if lacking == "fixed" else (whole, only_first)
+    still = affine(np.eye(3))
+    subject = subject_of(still, GRID, labels=labels, names=NAMES, backward=still)
+    measures = [*structure_measures(subject, survey(subject)), *structure_consistency(subject)]
+    of_whole = {m.key for m in measures if m.region == "heart"}
+    assert {m.key for m in measures if m.region == "spinal cord"} == of_whole
+    gradable = {k for k, kind in KINDS.items() if kind.group == "structures" and kind.better}
+    assert gradable <= of_whole
+    limits = tuple(
+        Criterion(key, Limit(0.0 if KINDS[key].better == "more" else 1e3)) for key in gradable
+    )
+    for m in grade(measures, Profile("Ours", "d", "s", limits), 2.5):
+        if m.region == "spinal cord" and m.key in gradable and m.value is None:
+            assert m.verdict is Verdict.NOT_VERIFIED and lacking in m.note
+    unmeasured = {m.key for m in measures if m.region == "spinal cord" and m.value is None}
+    assert gradable <= unmeasured or lacking == "moving"
 
 
 def test_a_structure_that_left_the_fixed_image_overlaps_by_nothing() -> None:
