@@ -7,6 +7,9 @@ that quote a file (a landmark file without a frame, weights that were fetched).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
 _ENDINGS = (
     r"nii(?:\.gz)?|nrrd|nhdr|mha|mhd|raw|zraw|hdr|img|dcm|ima|h5|hdf5?|tfm|mat|xfm|json|fcsv|csv|"
@@ -23,12 +26,27 @@ _PATTERNS = (
     (re.compile(r"(?<![\w.)])(?:~|\.{1,2})?/[^\s'\"<>]+"), "(file)"),
     (re.compile(rf"(?<![\w/])[\w.@+-]*\w\.(?:{_ENDINGS})\b", re.I), "(file)"),
 )
+#: Endings of two parts name nobody: a sentence may list them.
+_BARE = {".nii.gz", ".mrk.json", ".pt.tar", ".tar.gz"}
 
 
 def without_names(text: str) -> str:
     """The text with "(file)" and "(address)" in the place of what would name one."""
     for pattern, substitute in _PATTERNS:
-        text = pattern.sub(substitute, text)
+        text = pattern.sub(partial(_unless_bare, substitute), text)
+    return text
+
+
+def _unless_bare(substitute: str, match: re.Match[str]) -> str:
+    return match[0] if match[0].strip("'\"") in _BARE else substitute
+
+
+def with_roles(text: str, files: Mapping[str, Path]) -> str:
+    """The text with what files are for, as in "(fixed landmarks)", in the place of their paths and
+    of paths below them. To be called before :func:`without_names`, which leaves only "(file)"."""
+    for role, path in sorted(files.items(), key=lambda item: -len(str(item[1]))):
+        own = re.escape(str(path))
+        text = re.sub(rf"'{own}(?:[/\\][^']*)?'|{own}(?![\w/\\]|\.\w)", f"({role})", text)
     return text
 
 

@@ -9,21 +9,42 @@ from ..errors import InputError
 from ..result import Result
 from ..volume import Volume
 from .datasets import Pair
+from .datasets.pair import PointPair
 from .structures import Layer, Structures
 
+#: Kind of points -> the fixed and the moving ones (N, 3), LPS mm; None where there are none.
+Points = dict[str, PointPair | None]
 
-def measure(result: Result, pair: Pair, moving: Volume) -> dict:
+
+def read_points(pair: Pair, fixed: Volume, moving: Volume) -> Points:
+    """The points that a pair is measured with. Raises :class:`InputError` when they are faulty."""
+    readers = {"landmarks": pair.read_landmarks, "nodules": pair.read_nodules}
+    grids = fixed.grid, moving.grid
+    found = {name: read and read(*grids) for name, read in readers.items()}
+    for name, points in found.items():
+        if points is not None and len(points[0]) != len(points[1]):
+            raise InputError(f"The pair has different numbers of fixed and moving {name}.")
+        if points is not None and len(points[0]) == 0:
+            raise InputError(f"The pair's list of {name} is empty.")
+    return found
+
+
+def check_structures(pair: Pair) -> None:
+    """Raises :class:`InputError` when structures cannot be read. They are not kept: what is in
+    memory during a registration would count as its own."""
+    for structures in pair.read_structures() if pair.read_structures is not None else ():
+        structures.check()
+
+
+def measure(result: Result, pair: Pair, points: Points) -> dict:
     """Plain values, of what the pair can be measured with; what it cannot is None.
 
     ``landmarks`` and ``nodules``: errors in mm before and after, point by point, and their summary;
     ``structures``: Dice before and after by name; ``folding_percent`` (body and whole fixed grid,
     J <= 0, central differences on the fixed image's own grid) and the determinant's spread.
     """
-    grids = result.fixed_grid, moving.grid
-    points = {"landmarks": pair.read_landmarks, "nodules": pair.read_nodules}
     found: dict = {
-        name: _errors(result, *read(*grids)) if read is not None else None
-        for name, read in points.items()
+        name: _errors(result, *both) if both is not None else None for name, both in points.items()
     }
     found["structures"] = None
     if pair.read_structures is not None:
@@ -36,8 +57,6 @@ def measure(result: Result, pair: Pair, moving: Volume) -> dict:
 
 def _errors(result: Result, fixed: np.ndarray, moving: np.ndarray) -> dict:
     """Errors of corresponding LPS points (N, 3)."""
-    if len(fixed) == 0:
-        raise InputError("The pair's list of points is empty.")
     errors = result.landmark_errors(fixed, moving)
     return {
         name: {

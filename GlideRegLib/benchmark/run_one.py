@@ -11,11 +11,15 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import machine
 from ..errors import GlideRegError
-from ..redaction import without_names
+from ..redaction import with_roles, without_names
 from ..volume import replace_whole, write_image
+
+if TYPE_CHECKING:
+    from .datasets import Pair
 
 PROBLEM = "problem.txt"
 RECORD = "record.json"
@@ -27,10 +31,14 @@ def main(job_file: str) -> int:
     machine.configure_process()
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     folder = Path(job["folder"])
+    files: dict[str, Path] = {}
     try:
-        record = run(job, folder)
+        pair = open_pair(job)
+        files = pair.files
+        record = run(job, pair, folder)
     except GlideRegError as error:
-        (folder / PROBLEM).write_text(without_names(str(error)), encoding="utf-8")
+        problem = without_names(with_roles(str(error), files))
+        (folder / PROBLEM).write_text(problem, encoding="utf-8")
         return error.exit_code
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
     # Last of all: a folder without a record is a run that did not end.
@@ -38,20 +46,28 @@ def main(job_file: str) -> int:
     return 0
 
 
-def run(job: dict, folder: Path) -> dict:
-    """Reads the pair, registers it (only this is timed), measures; the record as plain values."""
-    from ..progress import Progress
-    from ..settings import Settings
-    from .baselines import load, register_baseline
+def open_pair(job: dict) -> Pair:
+    """The pair of the job; nothing is read yet."""
     from .datasets import open_dataset, with_structures
-    from .measure import measure
 
     data = Path(job["data"]) if job.get("data") else None
     dataset = open_dataset(job["dataset"], job.get("split"), data)
     pair = next(pair for pair in dataset.pairs() if pair.identifier == job["pair"])
-    pair = with_structures(pair, Path(job["structures"]) if job.get("structures") else None)
+    return with_structures(pair, Path(job["structures"]) if job.get("structures") else None)
+
+
+def run(job: dict, pair: Pair, folder: Path) -> dict:
+    """Reads the pair and all that it is measured with, registers it (only this is timed), measures;
+    the record as plain values."""
+    from ..progress import Progress
+    from ..settings import Settings
+    from .baselines import load, register_baseline
+    from .measure import check_structures, measure, read_points
+
     settings = Settings.from_dict(job["settings"])
     fixed, moving = pair.read_fixed(), pair.read_moving()
+    points = read_points(pair, fixed, moving)
+    check_structures(pair)
     method = load(job["method"], settings.method_options)
     masks = {}
     if job.get("masks") and method is not None and method.takes_masks and pair.read_masks:
@@ -74,7 +90,7 @@ def run(job: dict, folder: Path) -> dict:
         **{name: job[name] for name in ("key", "needs", "jobs", "dataset_name", "pair", "method")},
         "masks": bool(masks),
         "cost": cost,
-        "measures": measure(result, pair, moving),
+        "measures": measure(result, pair, points),
         "encoder": result.report.get("encoder", {}).get("name"),
         "messages": result.report.get("messages", []),
         "device": _device(settings.device),

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from ..errors import Cancelled, InputError, SettingsError
 from ..job import check_output
+from ..methods import find
 from ..progress import Progress
 from ..redaction import without_names
 from . import segmenter
-from .baselines import check_names
+from .baselines import BASELINES, check_names
 from .plan import BenchmarkJob, Run, plan_runs
 from .run_one import PROBLEM
 
@@ -61,7 +62,17 @@ def _check(job: BenchmarkJob) -> dict[str, str]:
     strangers = sorted(set(job.method_options) - set(job.methods))
     if strangers:
         raise SettingsError(f"There are options for {', '.join(strangers)}, which takes no part.")
+    for name, options in job.method_options.items():
+        _check_options(name, options)
     return missing
+
+
+def _check_options(name: str, options: dict) -> None:
+    if name in BASELINES and options:
+        raise SettingsError(f"The method {name} has no options of its own.")
+    problems = [] if name in BASELINES else find(name).problems(options)
+    if problems:
+        raise SettingsError(f"The options of {name} cannot be used: {'; '.join(problems)}.")
 
 
 def _run_all(runs: list[Run], job: BenchmarkJob, progress: Progress) -> dict[Path, str]:

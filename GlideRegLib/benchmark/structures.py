@@ -59,6 +59,9 @@ class LabelMap:
     volume: Volume
     names: dict[int, str]
 
+    def check(self) -> None:
+        """Nothing: it is in memory."""
+
     def layers(self) -> Iterator[Layer]:
         """The map once, with values that stand for structures."""
         values = [int(v) for v in np.unique(self.volume.array) if v]
@@ -80,8 +83,28 @@ class MaskFolder:
 
     folder: Path
 
+    def check(self) -> None:
+        """Reads the headers. Raises :class:`InputError` when no name is known, and for files that
+        are no images."""
+        import SimpleITK as sitk
+
+        for path in (path for paths in self._files().values() for path in paths):
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(str(path))
+            try:
+                reader.ReadImageInformation()
+            except RuntimeError as error:
+                raise InputError(f"'{path}' cannot be read as an image.") from error
+
     def layers(self) -> Iterator[Layer]:
         """One layer per structure. Raises :class:`InputError` when no name is known."""
+        for structure, paths in self._files().items():
+            masks = [mask for mask in map(_read_mask, paths) if mask is not None]
+            if masks:
+                yield Layer(_union(masks), {1: structure})
+
+    def _files(self) -> dict[str, list[Path]]:
+        """Structure -> its files."""
         files: dict[str, list[Path]] = {}
         for path in sorted(self.folder.glob("*.nii.gz")):
             structure = structure_of(path.name.removesuffix(".nii.gz"))
@@ -91,10 +114,7 @@ class MaskFolder:
             raise InputError(
                 f"'{self.folder}' holds no masks of known structures (such as 'liver.nii.gz')."
             )
-        for structure, paths in files.items():
-            masks = [mask for mask in map(_read_mask, paths) if mask is not None]
-            if masks:
-                yield Layer(_union(masks), {1: structure})
+        return files
 
 
 Structures = LabelMap | MaskFolder

@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from matplotlib.colors import Normalize
 
 from GlideRegLib.field import DisplacementField
 from GlideRegLib.geometry import Grid
-from GlideRegLib.redaction import without_names
+from GlideRegLib.redaction import with_roles, without_names
 from GlideRegLib.report import build_report
 from GlideRegLib.report.figures import FOLDED, checkerboard, jacobian_colors, red_cyan
 from GlideRegLib.report.planes import (
@@ -188,10 +189,24 @@ def test_no_name_of_a_file_or_patient_is_told(full: tuple[Result, str]) -> None:
         ("Encoder: SAM 2.1 tiny, weights 0123abcd.", "Encoder: SAM 2.1 tiny, weights 0123abcd."),
         ("2.13.0+cpu, 1.5 mm, 1/2, fixed/moving", "2.13.0+cpu, 1.5 mm, 1/2, fixed/moving"),
         ("info: the user's choice isn't used", "info: the user's choice isn't used"),
+        (
+            "'/x/Roe.doc': use .mrk.json, .csv or '.nii.gz'",
+            "(file): use .mrk.json, .csv or '.nii.gz'",
+        ),
+        ("Roe.nii.gz and .roe.nii.gz", "(file) and (file)"),
     ],
 )
 def test_redaction(text: str, expected: str) -> None:
     assert without_names(text) == expected
+
+
+def test_files_are_told_by_what_they_are_for() -> None:
+    files = {"fixed image": Path("/s/Roe"), "fixed landmarks": Path("/s/Roe/p.doc")}
+    text = "'/s/Roe/p.doc' is odd, '/s/Roe/1.dcm' too, /s/Roe is not, /s/Roe.nii is another."
+    expected = (
+        "(fixed landmarks) is odd, (fixed image) too, (fixed image) is not, (file) is another."
+    )
+    assert without_names(with_roles(text, files)) == expected
 
 
 def test_hostile_text_is_escaped(plain: str, full: tuple[Result, str]) -> None:
