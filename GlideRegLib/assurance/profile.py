@@ -12,6 +12,8 @@ from .catalog import KINDS
 
 SCHEMA = "glidereg-profile-1"
 FOLDER = Path(__file__).parent / "profiles"
+#: Voxel sides in mm over which limits in voxels and in mm must go together.
+_VOXELS_MM = (0.05, 20.0)
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,15 @@ class Limit:
             or not all(_is_number(v) for v in data.values())
         ):
             raise SettingsError(
-                f"{where} must be a number, or an object with 'voxels' and, if wanted, 'at_least' "
-                "and 'at_most' in mm."
+                f"{where} must be a number that is finite, or an object with 'voxels' and, if "
+                "wanted, 'at_least' and 'at_most' in mm."
             )
-        return cls(**{k: float(v) for k, v in data.items()})
+        found = cls(**{k: float(v) for k, v in data.items()})
+        if found.voxels <= 0 or not _in_order(found.at_least, found.at_most):
+            raise SettingsError(
+                f"{where} needs 'voxels' above 0, and an 'at_least' that is not above 'at_most'."
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -122,13 +129,14 @@ class Criterion:
                 f"The criterion for '{name}' takes either a limit 'review' or 'only_review': true."
             )
         minimum = data.get("minimum_n")
-        if minimum is not None and (not isinstance(minimum, int) or minimum < 1):
+        if minimum is not None and (type(minimum) is not int or minimum < 1):
             raise SettingsError(f"The 'minimum_n' of '{name}' must be a whole number above 0.")
         limits = {
             key: Limit.from_json(data[key], f"The limit '{key}' of '{name}'")
             for key in ("compliant", "review")
             if key in data
         }
+        _check_limits(name, **limits)
         return cls(
             name, **limits, only_review=only_review, regions=tuple(regions), minimum_n=minimum
         )
@@ -220,5 +228,40 @@ def built_in_profiles() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
+def _in_order(low: float | None, high: float | None) -> bool:
+    return low is None or high is None or low <= high
+
+
+def _check_limits(name: str, compliant: Limit, review: Limit | None = None) -> None:
+    """Raises :class:`SettingsError` for limits that would let through what they seem to forbid."""
+    kind = KINDS[name]
+    if kind.unit != "mm" and any(x is not None and x.voxels for x in (compliant, review)):
+        raise SettingsError(
+            f"The criterion for '{name}' cannot be a number of voxels: it is not measured in mm."
+        )
+    if review is None:
+        return
+    sign = -1 if kind.better == "more" else 1
+    for voxel_mm in _corners(compliant) | _corners(review):
+        first, second = compliant.of(voxel_mm), review.of(voxel_mm)
+        if sign * second < sign * first - 1e-9:
+            voxels = compliant.voxels or review.voxels
+            where = f" for voxels of {voxel_mm:g} mm" if voxels else ""
+            raise SettingsError(
+                f"The limit 'review' of '{name}' ({second:g}) is stricter than 'compliant' "
+                f"({first:g}){where}; it must be the looser one."
+            )
+
+
+def _corners(limit: Limit) -> set[float]:
+    """Voxel sides in mm between which a limit grows evenly, and the ends of what is sensible: what
+    holds at those of two limits holds between them, too."""
+    bends = {x / limit.voxels for x in (limit.at_least, limit.at_most) if x and limit.voxels}
+    return {*_VOXELS_MM, *(b for b in bends if _VOXELS_MM[0] < b < _VOXELS_MM[1])}
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value of a file is a finite number: JSON lets NaN and huge integers pass."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -1e300 < value < 1e300

@@ -186,6 +186,39 @@ def test_a_profile_of_ones_own_with_limits_for_single_structures(tmp_path: Path)
             own_profile({"measure": "dice", "compliant": 1, "review": 0, "only_review": True}),
             "either",
         ),
+        (own_profile({"measure": "folding", "compliant": float("nan")}), "finite"),
+        (own_profile({"measure": "folding", "compliant": 0, "review": float("inf")}), "finite"),
+        (own_profile({"measure": "tre_mean", "compliant": 10**400}), "finite"),
+        (own_profile({"measure": "dice", "compliant": 0.8, "review": 0.9}), "stricter"),
+        (own_profile({"measure": "tre_mean", "compliant": 3, "review": 2}), "stricter"),
+        (own_profile({"measure": "dice", "compliant": {"voxels": 1}}), "not measured in mm"),
+        (own_profile({"measure": "folding", "compliant": {"voxels": 1}}), "not measured in mm"),
+        (
+            own_profile({"measure": "folding", "compliant": 0, "review": {"voxels": 1}}),
+            "not measured in mm",
+        ),
+        (
+            own_profile(
+                {"measure": "hd95", "compliant": {"voxels": 1, "at_least": 3, "at_most": 2}}
+            ),
+            "at_most",
+        ),
+        (own_profile({"measure": "hd95", "compliant": {"voxels": 0}}), "above 0"),
+        (
+            own_profile({"measure": "hd95", "compliant": {"voxels": 1}, "review": 3}),
+            "for voxels of 20 mm",
+        ),
+        (
+            own_profile(
+                {
+                    "measure": "hd95",
+                    "compliant": {"voxels": 1, "at_most": 4},
+                    "review": {"voxels": 1, "at_most": 3},
+                }
+            ),
+            "for voxels of",
+        ),
+        (own_profile({"measure": "dice", "compliant": 1, "minimum_n": True}), "minimum_n"),
     ],
 )
 def test_wrong_profiles_get_one_sentence(tmp_path: Path, content: object, said: str) -> None:
@@ -230,6 +263,19 @@ def test_the_command_lists_all_profiles_and_says_which_cannot_be_used(
     lines = dict(line.split(": ", 1) for line in done.output.splitlines())
     assert lines["ours"] == "Ours" and "TG-132" in lines["tg132"]
     assert lines["wrong"].startswith("cannot be used: ") and "not valid JSON" in lines["wrong"]
+
+
+def test_limits_in_voxels_and_in_mm_that_go_together_are_taken() -> None:
+    """Review is the looser limit at every size of voxel, also where both bend."""
+    rows = [
+        ({"voxels": 1, "at_most": 3}, 3),
+        ({"voxels": 1, "at_most": 3}, {"voxels": 1, "at_least": 3}),
+        ({"voxels": 1}, {"voxels": 2}),
+        (2, {"voxels": 1, "at_least": 2}),
+    ]
+    for compliant, review in rows:
+        criterion = {"measure": "hd95", "compliant": compliant, "review": review}
+        Profile.from_dict(own_profile(criterion))
 
 
 def test_the_example_in_the_folder_for_profiles_can_be_used() -> None:
