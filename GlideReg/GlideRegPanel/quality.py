@@ -37,6 +37,8 @@ class QualitySection(Section):
         ui.qualityProfileButton.connect("clicked()", self.chooseProfile)
         ui.assessButton.connect("clicked()", self.assess)
         ui.cancelAssessButton.connect("clicked()", self.cancel)
+        # Opening a section shows all that is in it, also what has nothing to show yet.
+        ui.qualitySection.connect("contentsCollapsed(bool)", lambda collapsed: self.update())
         # A run that somebody started elsewhere has no callback to this section.
         self._watch = qt.QTimer()
         self._watch.setInterval(300)

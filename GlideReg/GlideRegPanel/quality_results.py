@@ -36,6 +36,8 @@ class QualityResultsSection(Section):
         ui.nextPlaceButton.connect("clicked()", self.nextPlace)
         ui.qualityJacobianButton.connect("clicked()", self.showJacobian)
         ui.exportQualityButton.connect("clicked()", self.export)
+        # Opening a section shows all that is in it, also a table that has nothing to show yet.
+        ui.qualitySection.connect("contentsCollapsed(bool)", lambda collapsed: self.update())
 
     @property
     def table(self):

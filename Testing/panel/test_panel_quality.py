@@ -204,6 +204,13 @@ def test_the_jacobian_map_is_toggled_and_the_views_come_back(assessed: OpenModul
     assert not composite.GetForegroundVolumeID()
 
 
+def test_an_opened_section_shows_no_table_before_there_is_one(module: OpenModule) -> None:
+    module.openSection("qualitySection")
+    assert module.ui.assessButton.visible
+    assert not module.ui.qualityContents.visible
+    assert not module.ui.qualityProgressBar.visible and not module.ui.cancelAssessButton.visible
+
+
 def test_what_is_missing_is_on_the_button(module: OpenModule, pair_: QualityPair) -> None:
     ui = module.ui
     ui.qualityFixedStructuresSelector.setCurrentNode(None)
