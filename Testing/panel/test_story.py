@@ -1,5 +1,6 @@
 """The whole story on the real follow-up pair, without a mock of the library: from two volumes and
-a click to a result that is saved, reloaded, exported, and equal to the command line's.
+a click to a result that is assessed by another click, saved, reloaded, exported, and equal to the
+command line's.
 
 Widgets are stand-ins (see Testing/slicer_harness); scene, worker, data and numbers are real.
 """
@@ -25,6 +26,8 @@ import GlideReg
 from GlideRegScene import shown, transforms
 from GlideRegScene.inputs import landmarkPairs
 from GlideRegScene.landmarks import landmarkErrors, tableErrors
+from GlideRegScene.quality import tables
+from slicer_harness import slicer_parts
 from slicer_harness.data import shared_data_folder
 from slicer_harness.scene import SceneHarness, fresh_scene
 
@@ -108,6 +111,10 @@ def test_from_two_volumes_and_a_click_to_a_result_that_lasts(
     assert tre == pytest.approx(expected["mean"], abs=0.01)
     same_voxels(warped, by_itk)
 
+    # Can it be trusted? Another click: the table of verdicts is about this transform.
+    verdicts = assessed_by_a_click(module, expected, by_itk)
+    report_by_a_click(module, tmp_path / "report")
+
     # Saved and loaded into another session: the same numbers.
     bundle = tmp_path / "follow-up.mrb"
     assert slicer.mrmlScene.WriteToMRB(str(bundle))
@@ -128,6 +135,8 @@ def test_from_two_volumes_and_a_click_to_a_result_that_lasts(
     assert np.abs(back - pairs.fixed).max() < 1e-3
     reopened = OpenModule()
     assert f"{expected['mean']:.2f}" in reopened.resultTexts()["treMean"]
+    reopened.openSection("qualitySection")
+    assert rows(reopened.ui.qualityMeasuresTable) == verdicts
     reopened.close()
     again.close()
 
@@ -146,6 +155,74 @@ def test_a_scene_read_by_a_slicer_without_this_module_differs_by_little(
     cubic = landmarkErrors(transform, pairs).after
     assert np.abs(cubic - linear).max() < 0.2
     assert cubic.mean() == pytest.approx(linear.mean(), abs=0.01)
+
+
+def assessed_by_a_click(module: OpenModule, tre: dict, by_itk: sitk.Transform) -> list[list[str]]:
+    """Chooses the lungs of both scans, presses Assess, and gives the rows of the table: verdict,
+    measure, region, value. Nothing but the structures is chosen: the rest follows from Register."""
+    ui, folder = module.ui, shared_data_folder() / "lung_followup"
+    masks = {
+        role: sitk.ReadImage(str(folder / f"{name}_mask.mha"))
+        for role, name in (("fixed", "baseline"), ("moving", "followup"))
+    }
+    module.openSection("qualitySection")
+    assert not ui.qualityContents.visible  # nothing was assessed yet
+    ui.qualityFixedStructuresSelector.setCurrentNode(lung_of(masks["fixed"], "Baseline lung"))
+    ui.qualityMovingStructuresSelector.setCurrentNode(lung_of(masks["moving"], "Follow-up lung"))
+    module.processEvents()
+    assert ui.assessButton.enabled, ui.assessButton.toolTip
+    module.click("assessButton")
+    module.waitForTheRun(120)
+    found = rows(ui.qualityMeasuresTable)
+    by_measure = {(texts[1], texts[2]): texts for texts in found}
+    assessment = tables.assessmentOf(module.parameters.qualityTable)
+    assert ui.qualityStatusLabel.text == f"Assessed: {assessment.verdict.value}."
+    assert {"compliant", "not verified"} <= {texts[0] for texts in found}  # no backward transform
+
+    # Landmarks as Register reported them; the lungs as SimpleITK carries them.
+    mean = assessment.find("tre_mean")
+    assert mean.value == pytest.approx(tre["mean"], abs=0.01)
+    assert by_measure["TRE, mean", "Landmarks"][3].endswith(f"→ {mean.value:.2f} mm")
+    carried = sitk.Resample(masks["moving"], masks["fixed"], by_itk, sitk.sitkNearestNeighbor, 0)
+    overlap = sitk.LabelOverlapMeasuresImageFilter()
+    overlap.Execute(masks["fixed"] > 0, carried > 0)
+    dice = assessment.find("dice", "Lung")
+    assert dice.value == pytest.approx(overlap.GetDiceCoefficient(), abs=2e-3)
+    assert dice.value > 0.95 > 0.8 > dice.before
+    assert by_measure["Dice", "Lung"][0] == "compliant"
+    assert by_measure["Folded voxels", "Body"][0] == "compliant"
+    return found
+
+
+def report_by_a_click(module: OpenModule, folder: Path) -> None:
+    """Writes the page of the assessment."""
+    slicer_parts.dialogs.answers["QFileDialog"] = str(folder)
+    module.click("exportQualityButton")
+    module.waitForTheRun(120)
+    page = (folder / "assessment.html").read_text(encoding="utf-8")
+    mean = tables.assessmentOf(module.parameters.qualityTable).find("tre_mean")
+    assert mean.text in page and "Lung" in page and "Baseline CT" not in page
+
+
+def lung_of(mask: sitk.Image, name: str):
+    """A lung mask as a segmentation with one segment."""
+    labels = slicer.util.addVolumeFromArray(
+        (sitk.GetArrayFromImage(mask) > 0).astype(np.uint8),
+        name="labels",
+        nodeClassName="vtkMRMLLabelMapVolumeNode",
+    )
+    labels.SetIJKToRASMatrix(transforms.rasMatrix(mask))
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(labels, segmentation)
+    slicer.mrmlScene.RemoveNode(labels)
+    segmentation.GetSegmentation().GetNthSegment(0).SetName("Lung")
+    return segmentation
+
+
+def rows(widget) -> list[list[str]]:
+    """The texts of a table."""
+    columns = range(widget.columnCount)
+    return [[widget.item(row, k).text() for k in columns] for row in range(widget.rowCount)]
 
 
 def exported(node, path: Path) -> sitk.Transform:
