@@ -120,6 +120,7 @@ def _notes(
         "over pairs; not snapped to voxels. %|J|≤0: of the fixed image's whole grid, central "
         "differences, two outer layers left out. Run time: the registration alone.",
         dice_note(records),
+        *_jobs_notes(records),
     ]
     if tested:
         notes.append(
@@ -269,8 +270,16 @@ def cost_table(records: Sequence[dict]) -> Table:
         (("", 1), *((name, len(measures)) for name in datasets)),
         ("method", *(measure.name for _ in datasets for measure in measures)),
         tuple(rows),
-        (f"Devices: {', '.join(_devices(records)) or NOT_MEASURED}.",),
+        (f"Devices: {', '.join(_devices(records)) or NOT_MEASURED}.", *_jobs_notes(records)),
     )
+
+
+def _jobs_notes(records: Sequence[dict]) -> list[str]:
+    """A warning where runs shared the machine."""
+    most = max((record.get("jobs", 1) for record in records if not record["problem"]), default=1)
+    if most == 1:
+        return []
+    return [f"Up to {most} runs went at the same time: run times are longer than of one alone."]
 
 
 def _devices(records: Sequence[dict]) -> list[str]:

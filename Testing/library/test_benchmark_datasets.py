@@ -159,6 +159,18 @@ def test_dirlab_file_of_another_size_is_refused(tmp_path: Path) -> None:
         open_dataset(str(tmp_path)).pairs()[0].read_fixed()
 
 
+def test_a_dirlab_case_that_lacks_a_file_keeps_no_other_from_being_used(tmp_path: Path) -> None:
+    images, points, (size, _) = LAYOUTS["4dct case 1"]
+    make_dirlab(tmp_path, images, points, size)
+    (tmp_path / "Case2Pack").mkdir()
+    one, two = open_dataset(str(tmp_path)).pairs()
+    assert_landmarks_on_bright_voxels(one)
+    assert two.identifier == "case2"
+    with pytest.raises(InputError, match="Case2Pack' lacks a file like 'case2_T00"):
+        two.read_fixed()
+    assert two.fingerprint() != one.fingerprint()
+
+
 def test_dirlab_tables_hold_ten_cases_each() -> None:
     assert list(FOUR_D_CT) == list(COPD_GENE) == list(range(1, 11))
     assert FOUR_D_CT[7] == ((512, 512, 136), 0.97)

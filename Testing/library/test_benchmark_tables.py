@@ -264,3 +264,11 @@ def test_failures_show_beside_very_small_folding_and_for_none() -> None:
     rows = main_rows([one("glide", "p", 1.0, **small), failed("glide", "q"), failed("none", "p")])
     assert rows[0][4] == "< 0.001 (1 failed)"
     assert set(rows[1][1:]) == {"failed"}
+
+
+def test_run_times_of_runs_that_shared_the_machine_say_so() -> None:
+    records = [one("glide", "p", 1.0), {**one("affine", "p", 1.0), "jobs": 3}]
+    note = "Up to 3 runs went at the same time: run times are longer than of one alone."
+    assert note in tables.cost_table(records).notes
+    assert note in tables.main_table(records, [], "glide").notes
+    assert not [n for n in tables.cost_table([{**records[1], "jobs": 1}]).notes if "Up to" in n]

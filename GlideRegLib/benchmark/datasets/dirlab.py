@@ -74,7 +74,8 @@ class DirLab:
         return f"{self.name}, 300 landmarks a case, inhale fixed, exhale moving"
 
     def pairs(self) -> list[Pair]:
-        """The cases whose folders are there, ``case1``, ... or ``copd1``, ..."""
+        """The cases whose folders are there, ``case1``, ... or ``copd1``, ... A case that lacks a
+        file says so when it is read, so that it does not keep the others from being used."""
         table = FOUR_D_CT if self.kind == "4dct" else COPD_GENE
         found = [self._pair(n, *table[n]) for n in table if self._case_folder(n) is not None]
         if not found:
@@ -102,7 +103,10 @@ class DirLab:
             name = f"copd{number}"
             images = [rf"copd{number}_{phase}BHCT\.img" for phase in "ie"]
             points = [rf"copd{number}_300_{phase}BH_xyz.*\.txt" for phase in "ie"]
-        files = [_find(folder, pattern) for pattern in (*images, *points)]
+        try:
+            files = [_find(folder, pattern) for pattern in (*images, *points)]
+        except InputError as error:
+            return Pair(name, partial(_refuse, error), partial(_refuse, error))
         steps = (spacing, spacing, _SLICE_MM)
         read = partial(read_raw, size=size, spacing=steps)
         return Pair(
@@ -113,6 +117,10 @@ class DirLab:
             files=dict(zip(_FILES, files, strict=True)),
             stems=(files[0].stem, files[1].stem),
         )
+
+
+def _refuse(error: InputError) -> Volume:
+    raise error
 
 
 def read_raw(path: Path, size: Size, spacing: tuple[float, float, float]) -> Volume:
