@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from .. import quality
+from ..errors import InputError
 from ..field import transform_points
 from ..tracking.mapping import FileMapping
 from .records import Measure
@@ -102,14 +103,7 @@ def consistency_measures(
         note += "a registration of its own"
         measures += _summary("inverse_consistency", points, back - points, note)
     update(0.3)
-    points = subject.body_points(_INVERTED)
-    mapping = FileMapping(subject.transform, subject.fixed.grid)
-    back = mapping.inverse_points(transform_points(subject.transform, points))
-    p95 = _summary("inverse_consistency", points, back - points, "")[1]
-    note = "inverted numerically (Newton): checks the arithmetic, not folds and not accuracy"
-    measures.append(
-        Measure("numerical_inverse_p95", "body", p95.value, n=p95.n, place=p95.place, note=note)
-    )
+    measures.append(_numerical_inverse(subject))
     update(0.8)
     if subject.onward is not None and subject.direct is not None:
         points = subject.body_points(_POINTS)
@@ -118,6 +112,20 @@ def consistency_measures(
         note = "fixed to moving to third image, against fixed to third image"
         measures += _summary("transitivity", points, over - straight, note)
     return measures
+
+
+def _numerical_inverse(subject: Subject) -> Measure:
+    """There and back by inverting the transform itself; not measured when it has no inverse."""
+    key = "numerical_inverse_p95"
+    points = subject.body_points(_INVERTED)
+    mapping = FileMapping(subject.transform, subject.fixed.grid)
+    try:
+        back = mapping.inverse_points(transform_points(subject.transform, points))
+    except InputError as error:  # no fault of the files, but a finding
+        return Measure(key, "body", None, note=str(error))
+    p95 = _summary("inverse_consistency", points, back - points, "")[1]
+    note = "inverted numerically (Newton): checks the arithmetic, not folds and not accuracy"
+    return Measure(key, "body", p95.value, n=p95.n, place=p95.place, note=note)
 
 
 def structure_consistency(

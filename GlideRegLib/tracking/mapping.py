@@ -103,7 +103,7 @@ class FileMapping:
 
         A point that no part of the fixed image reaches gets a place outside of it, by the linear
         continuation of the transform from the nearest part. Raises :class:`InputError` when the
-        transform sends parts of the fixed image to infinity.
+        transform sends parts of the fixed image to infinity, or flattens all space.
         """
         from scipy.spatial import cKDTree
 
@@ -111,7 +111,10 @@ class FileMapping:
         if self.transform.IsLinear():
             from ..field import linear_matrix
 
-            return apply_matrix(np.linalg.inv(linear_matrix(self.transform)), targets)
+            matrix = linear_matrix(self.transform)
+            if abs(np.linalg.det(matrix[:3, :3])) < 1e-6:
+                raise InputError("The transform flattens space and has no inverse.")
+            return apply_matrix(np.linalg.inv(matrix), targets)
         fixed, moved = self._samples
         start = fixed[cKDTree(moved).query(targets)[1]]
         return self._newton(start, targets)

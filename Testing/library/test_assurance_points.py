@@ -8,6 +8,7 @@ import SimpleITK as sitk
 from assurance_scenes import affine, as_transform, foreign_composite, subject_of, tilted_grid
 from scipy import stats
 
+from GlideRegLib.assurance.assess import assess
 from GlideRegLib.assurance.intensity import intensity_measures, mutual_information
 from GlideRegLib.assurance.points import (
     bootstrap_interval,
@@ -16,7 +17,8 @@ from GlideRegLib.assurance.points import (
     landmark_measures,
     structure_consistency,
 )
-from GlideRegLib.assurance.records import Measure
+from GlideRegLib.assurance.profile import Profile
+from GlideRegLib.assurance.records import Measure, Verdict
 from GlideRegLib.assurance.subject import Subject
 from GlideRegLib.errors import InputError
 from GlideRegLib.field import transform_points
@@ -177,3 +179,13 @@ def test_mutual_information_of_a_permutation_is_the_entropy_and_of_noise_nothing
     rng = np.random.default_rng(0)
     noise = mutual_information(rng.uniform(size=400_000), rng.uniform(size=400_000))
     assert noise < 0.01
+
+
+def test_a_transform_without_an_inverse_is_assessed_and_everything_in_it_is_folded() -> None:
+    """A matrix that flattens space: J = 0 everywhere is a finding, no reason to stop."""
+    flat = affine(np.diag([1.0, 1.0, 0.0]), (0.0, 0.0, float(GRID.center[2])))
+    found, _ = assess(subject_of(flat, GRID), Profile.named("mean2-max5"))
+    assert found.find("folding", "body").value == 100.0
+    assert found.find("folding", "body").verdict is Verdict.NOT_COMPLIANT
+    inverse = found.find("numerical_inverse_p95")
+    assert inverse.value is None and "no inverse" in inverse.note

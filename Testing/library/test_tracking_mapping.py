@@ -89,3 +89,10 @@ def test_a_field_that_goes_to_infinity_gets_a_sentence() -> None:
     mapping = FileMapping(DisplacementField(vectors, GRID).to_sitk_transform(), GRID)
     with pytest.raises(InputError, match="infinity"):
         mapping.inverse_points(GRID.center[None])
+
+
+def test_a_singular_matrix_gets_a_sentence() -> None:
+    flat = sitk.AffineTransform(3)
+    flat.SetMatrix((1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    with pytest.raises(InputError, match="no inverse"):
+        FileMapping(flat, GRID).inverse_points(GRID.center[None])
