@@ -1,7 +1,8 @@
 """Which current nodule belongs to which row: one to one, also after a person has changed it.
 
-A row's *current nodule* is what it has of the fixed image: place, identity and measurement. A
-rejected row keeps its own to be read, and holds it back from nobody. Nothing here changes a row.
+A row's *current nodule* is what it has of the fixed image: place, identity, and measurement with
+its voxels. A rejected row keeps its own to be read, and holds it back from nobody. Nothing here
+changes a row.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def with_nodule(row: TrackRow, source: TrackRow | None, settings: MeasureSetting
         fixed_identifier=other.fixed_identifier,
         fixed_measurement=other.fixed_measurement,
         fixed_method=other.fixed_method,
+        fixed_mask=other.fixed_mask,
         distance_mm=distance(row.predicted_position, other.fixed_center),
         remarks=tuple(remarks),
     )
@@ -144,6 +146,7 @@ def alone(rows: Sequence[TrackRow], row: TrackRow, identifier: str) -> TrackRow:
         fixed_identifier=identifier,
         fixed_measurement=row.fixed_measurement,
         fixed_method=row.fixed_method,
+        fixed_mask=row.fixed_mask,
         remarks=tuple(r for r in row.remarks if r.startswith(_CURRENT) and r not in _BETWEEN),
     )
 

@@ -134,7 +134,9 @@ def test_a_correction_onto_a_marked_nodule_takes_it(full: Tracking) -> None:
     row = done.by_identifier("id-stays")
     assert (row.fixed_center, row.fixed_measurement) == (FRESH, settings_before)
     assert row.growth.volume_change_percent == pytest.approx(-33, abs=6)
+    assert row.fixed_mask is full.by_identifier("c3").fixed_mask is not None
     left = done.by_identifier("c1")
+    assert left.fixed_mask is full.by_identifier("id-stays").fixed_mask is not None
     assert left.fixed_center == STAYS
     assert left.fixed_measurement == full.by_identifier("id-stays").fixed_measurement
     assert decisions.reopen(done, full, "id-stays") == full

@@ -208,10 +208,12 @@ def test_a_cancelled_run_ends(images: tuple, priors: list) -> None:
 
 
 def test_json_brings_everything_back(tracking: Tracking, tmp_path: Path) -> None:
-    settings = TrackSettings(measure=replace(LAST_DAYS, reference_thresholds=True))
-    assert settings.measure.reference_thresholds
-    write_tracking(tmp_path / "nodules.json", tracking)
-    assert read_tracking(tmp_path / "nodules.json") == tracking
+    first, second, *others = tracking.rows
+    first = replace(first, decision="rejected", rejected_from="corrected")
+    second = replace(second, by_hand=True, remarks=("One.", "Two."))
+    decided = replace(tracking, rows=(first, second, *others), quality={"n": 3})
+    write_tracking(tmp_path / "nodules.json", decided)
+    assert read_tracking(tmp_path / "nodules.json") == decided
     data = json.loads((tmp_path / "nodules.json").read_text("utf-8"))
     assert (data["schema"], data["frame"], data["units"]) == ("glidereg-nodules-1", "LPS", "mm")
     assert "Research use only" in data["notice"]
