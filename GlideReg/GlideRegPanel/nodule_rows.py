@@ -4,7 +4,9 @@ import qt
 from slicer.i18n import tr as _
 
 from GlideRegScene.nodules.markers import COLORS
-from GlideRegScene.nodules.tables import number
+from GlideRegScene.nodules.tables import doublingRange, number
+
+from .scan_dates import daysApart
 
 _ARROW = " → "
 #: The decision as a sign, and the error from which the library says that it knows nothing.
@@ -69,6 +71,13 @@ def texts(row) -> list[str]:
     ]
 
 
+def daysLine(tracking) -> str:
+    """The days that the doubling times of a table are made with."""
+    if tracking.days is None:
+        return _("Days between the scans not known: no doubling times")
+    return _("Scans {days}").format(days=daysApart(tracking.days))
+
+
 def detail(row) -> str:
     """What does not fit into the table: measures, range, thresholds, remarks."""
     lines = [f"<b>{_escaped(row.name)}</b>: {row.state}" + _decision(row)]
@@ -106,12 +115,8 @@ def detail(row) -> str:
 
 def _range(growth) -> str:
     """The doubling time with what ±25 % volume error allows, and the reasons for reserve."""
-    words = [
-        _("no doubling") if days is None else _("{n} days").format(n=f"{days:.0f}")
-        for days in growth.doubling_time_range_days
-    ]
-    text = _("Doubling time {n} days; with ±25 % volume error {low} to {high}").format(
-        n=f"{growth.doubling_time_days:.0f}", low=words[0], high=words[1]
+    text = _("Doubling time {n} days; with ±25 % volume error {range}").format(
+        n=f"{growth.doubling_time_days:.0f}", range=doublingRange(growth)
     )
     if growth.greyed:
         text += _(". With reserve: {reasons}").format(reasons="; ".join(growth.greyed))

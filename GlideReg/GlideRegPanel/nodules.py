@@ -36,6 +36,7 @@ class NodulesSection(Section):
         ui.nodulesTable.connect("cellClicked(int,int)", lambda row, column: self.jump())
         ui.confirmNoduleButton.connect("clicked()", self.confirm)
         ui.correctNoduleButton.connect("clicked()", self.correct)
+        ui.separateNoduleButton.connect("clicked()", self.separate)
         ui.rejectNoduleButton.connect("clicked()", self.reject)
         ui.addNoduleButton.connect("clicked()", self.add)
         ui.compareButton.connect("clicked()", self.compare)
@@ -79,14 +80,16 @@ class NodulesSection(Section):
         chosen, self._filling = self.identifier, True
         try:
             self._shown, self._damage = table.GetAttribute(tables.ATTRIBUTE), ""
-            rows = tables.trackingOf(table).rows
-            nodule_rows.fill(self.ui.nodulesTable, rows)
-            self._identifiers = [row.identifier for row in rows]
+            tracking = tables.trackingOf(table)
+            nodule_rows.fill(self.ui.nodulesTable, tracking.rows)
+            self.ui.noduleDaysLabel.text = nodule_rows.daysLine(tracking)
+            self._identifiers = [row.identifier for row in tracking]
             if chosen in self._identifiers:
                 self.ui.nodulesTable.setCurrentCell(self._identifiers.index(chosen), 0)
         except Exception as error:  # a damaged table is said, and does not break the panel
             self._identifiers = []
             self.ui.nodulesTable.setRowCount(0)
+            self.ui.noduleDaysLabel.text = ""
             self._damage = sentenceFor(error)
         finally:
             self._filling = False
@@ -97,8 +100,10 @@ class NodulesSection(Section):
             getattr(self.ui, name).enabled = row is not None
         self.ui.confirmNoduleButton.checked = row is not None and row.decision == "confirmed"
         self.ui.rejectNoduleButton.checked = row is not None and row.decision == "rejected"
-        corrected = row is not None and row.decision == "corrected"
-        self.ui.correctNoduleButton.checked = corrected or self._moving is not None
+        self.ui.correctNoduleButton.checked = _isCorrected(row) or self._moving is not None
+        self.ui.separateNoduleButton.checked = _isSeparated(row)
+        isPair = row is not None and None not in (row.moving_center, row.fixed_center)
+        self.ui.separateNoduleButton.enabled = isPair or _isSeparated(row)
         self.ui.addNoduleButton.checked = self._placing is not None
         if self._moving is not None:
             text = _("Drag the marker in a view of the current scan; where you drop it counts.")
@@ -151,18 +156,21 @@ class NodulesSection(Section):
 
     def confirm(self) -> None:
         """The chosen row is right; again: it is open."""
-        self._decide("confirmed", self._logic.confirmNodule)
+        self._decide(self._logic.confirmNodule, lambda row: row.decision == "confirmed")
+
+    def separate(self) -> None:
+        """The chosen pair is none: resolved and new; again: it is one."""
+        self._decide(self._logic.separateNodule, _isSeparated)
 
     def reject(self) -> None:
-        """The chosen row is wrong; again: it is open."""
-        self._decide("rejected", self._logic.rejectNodule)
+        """The chosen row is wrong; again: it is as it was before."""
+        self._decide(self._logic.rejectNodule, lambda row: row.decision == "rejected")
 
-    def _decide(self, decision: str, decide) -> None:
+    def _decide(self, decide, isDecided) -> None:
         row = self._row()
         if row is not None:
             self._stopMoving()
-            again = row.decision == decision
-            change = self._logic.reopenNodule if again else decide
+            change = self._logic.reopenNodule if isDecided(row) else decide
             self._do(lambda: change(self.table, row.identifier))
         self.update()
 
@@ -172,9 +180,8 @@ class NodulesSection(Section):
         if self._moving is not None:
             self._takeMarker()
             return
-        row = self._row()
-        if row is not None and row.decision == "corrected":
-            self._decide("corrected", self._logic.reopenNodule)
+        if _isCorrected(self._row()):
+            self._decide(self._logic.reopenNodule, _isCorrected)
             return
         found = self.identifier and markers.markerOf(self.table, self.identifier)
         if found:
@@ -219,12 +226,8 @@ class NodulesSection(Section):
         elif self.table is not None:
             self._stopMoving()
             row = self._row()
-            if (
-                row is not None
-                and row.decision == "rejected"
-                and row.fixed_center
-                and (row.moving_center)
-            ):
+            refused = row is not None and row.decision == "rejected"
+            if refused and row.fixed_center and row.moving_center:
                 self._addAt(_ras(row.fixed_center), _("{name} (new)").format(name=row.name))
             else:
                 self._startPlacing()
@@ -291,6 +294,14 @@ class NodulesSection(Section):
             action()
         except Exception as error:
             slicer.util.errorDisplay(sentenceFor(error), windowTitle="GlideReg")
+
+
+def _isCorrected(row) -> bool:
+    return row is not None and row.decision == "corrected" and not _isSeparated(row)
+
+
+def _isSeparated(row) -> bool:
+    return row is not None and row.decision == "corrected" and row.fixed_center is None
 
 
 def _ras(point) -> list[float]:

@@ -14,6 +14,7 @@ from GlideRegScene.nodules import tables
 
 from . import wording
 from .messages import sentenceFor
+from .scan_dates import ScanDates
 from .section import Section
 
 _ERROR_STYLE = "color: #c62828"
@@ -30,6 +31,7 @@ class TrackingSection(Section):
         super().__init__(ui)
         self._logic, self._onEnd = logic, onEnd
         self._updating = self._starting = False
+        self._dates = ScanDates(ui, self.update)
         ui.noduleTableSelector.addAttribute("vtkMRMLTableNode", tables.ATTRIBUTE)
         for time in _TIMES:
             signal = "currentNodeChanged(vtkMRMLNode*)"
@@ -44,6 +46,7 @@ class TrackingSection(Section):
 
     def bind(self, parameters) -> None:
         super().bind(parameters)
+        self._dates.bind(parameters)
         if parameters is None and self._logic.running is None:
             self._watch.stop()
 
@@ -56,6 +59,7 @@ class TrackingSection(Section):
     def update(self) -> None:
         if self.parameters is None or self._updating:
             return
+        self._dates.update()
         self._updating = True
         try:
             for time in _TIMES:
@@ -78,10 +82,8 @@ class TrackingSection(Section):
             self._updateTrack()
 
     def _updateTrack(self) -> None:
-        try:
-            problem = self._logic.trackRequestFrom(self.parameters).problem()
-        except Exception as error:
-            problem = sentenceFor(error)
+        request = self._logic.trackRequestFrom(self.parameters)
+        problem = self._dates.problem or request.problem()
         if problem:
             self._setTrack(False, wording.shortReason(problem), problem)
             return

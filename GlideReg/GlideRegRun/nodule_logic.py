@@ -4,7 +4,8 @@ from pathlib import Path
 
 from GlideRegScene.nodes import isInScene
 from GlideRegScene.nodules import decisions, tables, views
-from GlideRegScene.nodules.request import TrackRequest, daysBetween
+from GlideRegScene.nodules.dates import keptDays
+from GlideRegScene.nodules.request import TrackRequest
 from GlideRegScene.transforms import volumeOf
 
 from .tracking import TrackingRun
@@ -60,7 +61,7 @@ class NoduleLogic:
 
     @staticmethod
     def trackRequestFrom(parameters) -> TrackRequest:
-        """The choices of the panel as a request. Raises InputError for dates that are none."""
+        """The choices of the panel as a request."""
         return TrackRequest(
             parameters.fixedVolume,
             parameters.movingVolume,
@@ -71,7 +72,7 @@ class NoduleLogic:
             segment=parameters.segmentNodules,
             refine=parameters.refineNodules,
             referenceThresholds=parameters.referenceThresholds,
-            days=daysBetween(parameters.priorDate, parameters.currentDate),
+            days=keptDays(parameters),
             table=parameters.noduleTable,
         )
 

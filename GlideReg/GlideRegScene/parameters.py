@@ -184,13 +184,14 @@ class GlideRegParameterNode:
     # Loss of the VAE: the paper's weights, used by the preset Paper
     reconstruction: Annotated[float, WithinRange(0.0, 1e9)] = 7.5e4
     divergence: Annotated[float, WithinRange(0.0, 1e9)] = 20.0
-    # Nodules: points, a segmentation or a label map; dates as 2024-03-31, "" where not known
+    # Nodules: points, a segmentation or a label map; dates are not kept
     noduleTransform: vtkMRMLTransformNode  # empty: that of the outputs
     priorScan: PriorScan = PriorScan.MOVING
     priorNodules: vtkMRMLDisplayableNode
     currentNodules: vtkMRMLDisplayableNode
-    priorDate: str = ""
-    currentDate: str = ""
+    noduleDays: Annotated[int, WithinRange(0, 100000)] = 0  # between these two scans; 0: not known
+    noduleDaysPrior: vtkMRMLScalarVolumeNode
+    noduleDaysCurrent: vtkMRMLScalarVolumeNode
     segmentNodules: bool = True
     refineNodules: bool = True
     referenceThresholds: bool = False

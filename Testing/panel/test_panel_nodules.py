@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from GlideRegScene.nodules import markers, tables, views
 from slicer_harness import slicer_parts
 from slicer_harness.nodule_pair import (
     FRESH,
+    GONE,
     GROWS,
     SHIFT,
     STAYS,
@@ -131,7 +133,8 @@ def test_from_a_click_to_a_decided_table_that_lasts(
     assert ui.noduleStatusLabel.text == "Tracked: 2 matched, 1 new, 1 resolved."
     assert not ui.noduleProgressBar.visible and not ui.cancelTrackButton.visible
 
-    # The table is filled, and says that it is for research.
+    # The table is filled, and says that it is for research, and how many days it counts with.
+    assert ui.noduleDaysLabel.text == "Scans 180 days apart"
     assert ui.nodulesContents.visible
     assert "Research use only" in ui.noduleNoticeLabel.text
     grown = cells(module, row_of(module, "grows"))
@@ -157,10 +160,11 @@ def test_from_a_click_to_a_decided_table_that_lasts(
     drag(module, "gone", ras(np.add(FRESH, 0.6)))
     assert cells(module, row_of(module, "gone"))[1:3] == ["matched", "✎"]
     assert ui.correctNoduleButton.checked and "Drag" not in ui.noduleDetail.text
-    choose(module, "c1")
+    choose(module, "stays")
     module.click("rejectNoduleButton")
     expected = tables.trackingOf(module.parameters.noduleTable)
-    assert [row.decision for row in expected] == ["open", "confirmed", "corrected", "rejected"]
+    decided = {row.name: row.decision for row in expected}
+    assert decided == {"stays": "rejected", "grows": "confirmed", "gone": "corrected"}
 
     # Saved, loaded in another session, still there; exported.
     assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "nodules.mrb"))
@@ -172,6 +176,9 @@ def test_from_a_click_to_a_decided_table_that_lasts(
     assert tables.trackingOf(reopened.parameters.noduleTable) == expected
     assert cells(reopened, row_of(reopened, "gone"))[2] == "✎"
     assert reopened.ui.priorNodulesSelector.currentNode().GetName() == "Prior nodules"
+    # The days stay, the dates do not.
+    assert reopened.ui.daysLabel.text == "180 days apart" and not reopened.ui.priorDateEdit.text
+    assert "2024" not in str(reopened.parameters.parameterNode)
     slicer_parts.dialogs.answers["QFileDialog"] = str(tmp_path / "nodules")
     reopened.click("exportNodulesButton")
     with (tmp_path / "nodules.csv").open(encoding="utf-8") as stream:
@@ -232,7 +239,7 @@ def test_a_new_nodule_is_placed_by_a_click(tracked: OpenModule) -> None:
     tracked.click("addNoduleButton")
     assert "Click the new nodule" in tracked.ui.noduleDetail.text
     node = slicer.util.getNode("New nodule")
-    node.AddControlPoint(vtk.vtkVector3d(*ras(FRESH)))
+    node.AddControlPoint(vtk.vtkVector3d(*ras(GONE)))
     tracked.processEvents()
     row = tracked_row(tracked, "New 1")
     assert (row.state, row.decision) == ("new", "confirmed")
@@ -259,6 +266,37 @@ def test_the_current_nodule_of_a_rejected_pair_becomes_a_new_one(tracked: OpenMo
     row = tracked_row(tracked, "stays (new)")
     assert list(row.fixed_center) == pytest.approx(STAYS, abs=1e-3)
     assert row.state == "new"
+    choose(tracked, "stays")
+    tracked.click("addNoduleButton")
+    assert tracked.ui.nodulesTable.rowCount == 5, "it is added once"
+    assert cells(tracked, tracked.ui.nodulesTable.currentRow())[0] == "stays (new)"
+    choose(tracked, "stays")
+    tracked.click("rejectNoduleButton")
+    assert "belongs to 'stays (new)' now" in slicer_parts.dialogs.shown[-1][1]
+    assert tracked.ui.rejectNoduleButton.checked
+
+
+def test_a_pair_is_taken_apart_and_back(tracked: OpenModule) -> None:
+    choose(tracked, "gone")
+    assert not tracked.ui.separateNoduleButton.enabled, "there is no pair"
+    choose(tracked, "grows")
+    tracked.click("separateNoduleButton")
+    assert cells(tracked, row_of(tracked, "grows"))[1:3] == ["resolved", "✎"]
+    assert cells(tracked, row_of(tracked, "grows (current)"))[1:3] == ["new", "✓"]
+    assert tracked.ui.separateNoduleButton.checked and not tracked.ui.correctNoduleButton.checked
+    tracked.click("separateNoduleButton")
+    assert cells(tracked, row_of(tracked, "grows"))[1:3] == ["matched", ""]
+    assert tracked.ui.nodulesTable.rowCount == 4
+
+
+def test_a_correction_survives_a_rejection_that_is_taken_back(tracked: OpenModule) -> None:
+    choose(tracked, "gone")
+    tracked.click("correctNoduleButton")
+    drag(tracked, "gone", ras(FRESH))
+    corrected = tracked_row(tracked, "gone")
+    tracked.click("rejectNoduleButton")
+    tracked.click("rejectNoduleButton")
+    assert tracked_row(tracked, "gone") == corrected
 
 
 def test_track_says_what_is_missing(module: OpenModule, nodules: NodulePair) -> None:
@@ -266,20 +304,64 @@ def test_track_says_what_is_missing(module: OpenModule, nodules: NodulePair) -> 
     for change, said in (
         (lambda: ui.priorNodulesSelector.setCurrentNode(None), "nodules of the prior scan"),
         (lambda: setattr(module.parameters, "transform", None), "Register the volumes first"),
-        (lambda: setattr(module.parameters, "priorDate", "yesterday"), "Give the dates of both"),
+        (lambda: setattr(ui.priorDateEdit, "text", "yesterday"), "Give the dates of both"),
     ):
         change()
         module.processEvents()
         assert not ui.trackButton.enabled
         assert said in ui.trackButton.toolTip
     points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "empty")
-    module.parameters.priorDate = ""
+    ui.priorDateEdit.text = ""
     module.parameters.transform = nodules.transform
     ui.priorNodulesSelector.setCurrentNode(points)
     assert "no placed point" in ui.trackButton.toolTip
     points.AddControlPoint(vtk.vtkVector3d(*ras(np.add(STAYS, SHIFT))))
     module.processEvents()
     assert ui.trackButton.enabled
+
+
+def test_dates_of_one_patient_give_no_doubling_times_to_the_next(
+    module: OpenModule, nodules: NodulePair
+) -> None:
+    ui, other = module.ui, make_nodule_pair()
+    ui.priorDateEdit.text, ui.currentDateEdit.text = "2024-01-31", "2024-08-18"
+    assert ui.daysLabel.text == "200 days apart"
+    assert module.logic.trackRequestFrom(module.parameters).days == 200
+    ui.movingVolumeSelector.setCurrentNode(other.prior)
+    module.processEvents()
+    assert (ui.priorDateEdit.text, ui.currentDateEdit.text, ui.daysLabel.text) == ("", "", "")
+    assert module.logic.trackRequestFrom(module.parameters).days is None
+    ui.movingVolumeSelector.setCurrentNode(nodules.prior)
+    ui.priorDateEdit.text, ui.currentDateEdit.text = "2024-01-31", "2024-08-18"
+    module.parameters.priorScan = type(module.parameters.priorScan).FIXED
+    module.processEvents()
+    assert ui.daysLabel.text == "" and not ui.priorDateEdit.text, "other roles"
+
+
+def test_dates_are_proposed_where_volumes_came_from_dicom(
+    module: OpenModule, nodules: NodulePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"1.1": "20240131", "1.2": "20240818"}
+    database = SimpleNamespace(isOpen=True, instanceValue=lambda uid, tag: found.get(uid, ""))
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    ui, later = module.ui, make_nodule_pair()
+    later.prior.SetAttribute("DICOM.instanceUIDs", "1.1 1.9")
+    later.current.SetAttribute("DICOM.instanceUIDs", "1.2")
+    ui.movingVolumeSelector.setCurrentNode(later.prior)
+    module.processEvents()
+    assert ui.daysLabel.text == "", "one date is not enough"
+    ui.fixedVolumeSelector.setCurrentNode(later.current)
+    module.processEvents()
+    assert (ui.priorDateEdit.text, ui.currentDateEdit.text) == ("2024-01-31", "2024-08-18")
+    assert module.logic.trackRequestFrom(module.parameters).days == 200
+    # What the user types counts, and stays while the scans do.
+    ui.currentDateEdit.text = "2024-03-01"
+    module.panel.refresh()
+    assert ui.daysLabel.text == "30 days apart"
+    ui.fixedVolumeSelector.setCurrentNode(later.prior)
+    ui.movingVolumeSelector.setCurrentNode(later.current)
+    module.processEvents()
+    assert not ui.priorDateEdit.text and "not the earlier one" in ui.daysLabel.text
 
 
 def test_cancel_ends_the_tracking_and_leaves_nothing(

@@ -83,7 +83,7 @@ def tracked() -> tuple[SceneHarness, OpenModule]:
     module.openSection("nodulesSection")
     module.ui.priorNodulesSelector.setCurrentNode(nodes["movingNodules"])
     module.ui.currentNodulesSelector.setCurrentNode(nodes["fixedNodules"])
-    module.parameters.priorDate, module.parameters.currentDate = "2024-01-31", "2024-08-18"
+    module.ui.priorDateEdit.text, module.ui.currentDateEdit.text = "2024-01-31", "2024-08-18"
     module.processEvents()
     module.click("trackButton")
     module.waitForTheRun(300)

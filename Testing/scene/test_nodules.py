@@ -18,8 +18,9 @@ from GlideRegLib.errors import GlideRegError, InputError
 from GlideRegLib.tracking.records import Tracking
 from GlideRegRun import folders
 from GlideRegRun.tracking import TrackingRun
-from GlideRegScene.nodules import decisions, markers, tables, views
-from GlideRegScene.nodules.request import TrackRequest, collectNodules, daysBetween
+from GlideRegScene.nodules import dates, decisions, markers, tables, views
+from GlideRegScene.nodules.dates import daysBetween
+from GlideRegScene.nodules.request import TrackRequest, collectNodules
 from slicer_harness.nodule_pair import (
     FRESH,
     GROWS,
@@ -81,6 +82,11 @@ def node_ids() -> set[str]:
     return {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLNode")}
 
 
+def cells_of(table, row: int) -> dict[str, str]:
+    count = table.GetNumberOfColumns()
+    return {table.GetColumnName(k): table.GetCellText(row, k) for k in range(count)}
+
+
 # --- a run ----------------------------------------------------------------------------------------
 
 
@@ -88,16 +94,33 @@ def test_the_table_holds_states_distances_measures_and_change(table) -> None:
     states = {row.name: row.state for row in rows_of(table)}
     assert states == {"stays": "matched", "grows": "matched", "gone": "resolved", "c1": "new"}
     row = list(states).index("grows")
-    cells = {table.GetColumnName(k): table.GetCellText(row, k) for k in range(15)}
+    cells = cells_of(table, row)
     assert cells["State"] == "matched" and cells["Decision"] == "open"
     assert float(cells["Distance (mm)"]) < 1
     assert float(cells["Prior diameter (mm)"]) == pytest.approx(8.0, abs=0.6)
     assert float(cells["Volume change (%)"]) == pytest.approx(95.3, abs=8)
     assert float(cells["Doubling time (days)"]) == pytest.approx(180 * 0.693 / 0.669, rel=0.1)
+    assert cells["Days apart"] == "180"
+    shortest, longest = named(table, "grows").growth.doubling_time_range_days
+    assert cells["Doubling time range (days)"] == f"{shortest:.0f} to {longest:.0f}"
+    assert cells["Read with reserve"] == ""
+    current = named(table, "grows").fixed_measurement
+    assert float(cells["Current long diameter (mm)"]) == round(current.long_diameter_mm, 1)
+    assert float(cells["Current short diameter (mm)"]) == round(current.short_diameter_mm, 1)
+    assert float(cells["Current mean HU"]) == round(current.mean_hu)
+    assert float(cells["Current mass (mg)"]) == round(current.mass_mg)
     assert cells["Track"] == named(table, "grows").identifier
     assert [float(v) for v in cells["Current position (RAS mm)"].split()] == pytest.approx(
         ras(GROWS), abs=0.06
     )
+
+
+def test_a_doubling_time_to_be_read_with_reserve_says_so_in_the_table(table) -> None:
+    row = [r.name for r in rows_of(table)].index("stays")
+    change, cells = rows_of(table).rows[row].growth, cells_of(table, row)
+    assert change.greyed and cells["Read with reserve"] == "; ".join(change.greyed)
+    assert cells["Doubling time (days)"] == f"({change.doubling_time_days:.0f})"
+    assert cells["Doubling time range (days)"].endswith(" to no doubling")
 
 
 def test_nothing_that_the_user_had_is_changed(temporary: Path) -> None:
@@ -266,21 +289,61 @@ def test_what_is_missing_is_said_in_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dates", "said"),
+    ("texts", "said"),
     [
         (("2024-01-31", ""), "both scans"),
         (("31.1.2024", "2024-08-01"), "2024-03-31"),
         (("2024-08-01", "2024-01-31"), "must follow"),
     ],
 )
-def test_dates_that_are_none_are_refused(dates: tuple, said: str) -> None:
+def test_dates_that_are_none_are_refused(texts: tuple, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        daysBetween(*dates)
+        daysBetween(*texts)
 
 
 def test_dates_become_days() -> None:
     assert daysBetween("2024-01-31", " 2024-08-18 ") == 200
     assert daysBetween("", "") is None
+
+
+class Database:
+    """Slicer's DICOM database, as far as it is asked: tags by instance."""
+
+    isOpen = True
+
+    def __init__(self, values: dict[str, dict[str, str]]) -> None:
+        self.values = values
+
+    def instanceValue(self, uid: str, tag: str) -> str:
+        return self.values.get(uid, {}).get(tag, "")
+
+
+def test_the_date_of_a_volume_from_dicom_is_that_of_its_acquisition(monkeypatch) -> None:
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
+    assert dates.scanDate(volume) == "", "no DICOM"
+    volume.SetAttribute("DICOM.instanceUIDs", "1.2.3 1.2.4")
+    assert dates.scanDate(volume) == "", "no database"
+    for values, said in (
+        ({"0008,0022": "20240131", "0008,0020": "20240201"}, "2024-01-31"),
+        ({"0008,0022": "", "0008,0020": "2024.02.01"}, "2024-02-01"),
+        ({"0008,0022": "unknown"}, ""),
+    ):
+        monkeypatch.setattr(slicer, "dicomDatabase", Database({"1.2.3": values}), raising=False)
+        assert dates.scanDate(volume) == said
+
+
+def test_days_count_for_the_two_scans_in_their_roles_only() -> None:
+    pair, other = make_nodule_pair(), make_nodule_pair()
+    chosen = GlideRegLogic().getParameterNode()
+    chosen.fixedVolume, chosen.movingVolume = pair.current, pair.prior
+    dates.keepDays(chosen, 200)
+    assert GlideRegLogic().trackRequestFrom(chosen).days == 200
+    chosen.movingVolume = other.prior
+    assert GlideRegLogic().trackRequestFrom(chosen).days is None
+    chosen.fixedVolume, chosen.movingVolume = pair.prior, pair.current
+    assert GlideRegLogic().trackRequestFrom(chosen).days is None, "roles are exchanged"
+    chosen.priorScan = type(chosen.priorScan).FIXED
+    assert GlideRegLogic().trackRequestFrom(chosen).days == 200, "the same prior, the same current"
 
 
 def test_nodules_outside_their_scan_are_refused_by_the_worker() -> None:

@@ -4,7 +4,6 @@ The library calls the earlier scan *moving* and the current one *fixed*; a regis
 been made the other way round. So nodes are named by their time here: prior and current.
 """
 
-import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -107,27 +106,6 @@ def placedPoints(node) -> list[int]:
     placed = slicer.vtkMRMLMarkupsNode.PositionDefined
     count = node.GetNumberOfControlPoints()
     return [k for k in range(count) if node.GetNthControlPointPositionStatus(k) == placed]
-
-
-def daysBetween(priorDate: str, currentDate: str) -> float | None:
-    """Days between two dates written as 2024-03-31; None when both are empty.
-
-    Raises the library's InputError with one sentence.
-    """
-    from GlideRegLib.errors import InputError
-
-    texts = [priorDate.strip(), currentDate.strip()]
-    if not any(texts):
-        return None
-    if not all(texts):
-        raise InputError("Give the dates of both scans, or none.")
-    try:
-        earlier, later = (datetime.date.fromisoformat(text) for text in texts)
-    except ValueError as error:
-        raise InputError("Write the dates of the scans as 2024-03-31.") from error
-    if later <= earlier:
-        raise InputError("The date of the current scan must follow that of the prior.")
-    return float((later - earlier).days)
 
 
 # --- files ----------------------------------------------------------------------------------------

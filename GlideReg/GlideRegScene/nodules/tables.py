@@ -13,6 +13,8 @@ import vtk
 from ..nodes import isInScene
 
 if TYPE_CHECKING:
+    from GlideRegLib.tracking.growth import Growth
+    from GlideRegLib.tracking.measures import Measurement
     from GlideRegLib.tracking.records import Tracking, TrackRow
 
 #: Attributes of the table node: the rows as they are, as they were proposed, and which point of
@@ -131,8 +133,8 @@ def number(value: float | None, digits: int = 1, signed: bool = False) -> str:
 
 def _columns(tracking: "Tracking") -> vtk.vtkTable:
     table = vtk.vtkTable()
-    cells = [_cells(row) for row in tracking]
-    for title in _cells(None):
+    cells = [_cells(row, tracking.days) for row in tracking]
+    for title in _cells(None, None):
         column = vtk.vtkStringArray()
         column.SetName(title)
         for row in cells:
@@ -141,8 +143,11 @@ def _columns(tracking: "Tracking") -> vtk.vtkTable:
     return table
 
 
-def _cells(row: "TrackRow | None") -> dict[str, str]:
-    """The cells of one row by the titles of their columns; positions are RAS mm, as in Slicer."""
+def _cells(row: "TrackRow | None", days: float | None) -> dict[str, str]:
+    """The cells of one row by the titles of their columns; positions are RAS mm, as in Slicer.
+
+    A doubling time that is to be read with reserve stands in brackets.
+    """
     prior, current = row and row.moving_measurement, row and row.fixed_measurement
     change = row and row.growth
     cells = {
@@ -153,16 +158,42 @@ def _cells(row: "TrackRow | None") -> dict[str, str]:
         "Expected error (mm)": number(row and row.uncertainty_mm),
         "Prior diameter (mm)": number(prior and prior.mean_diameter_mm),
         "Current diameter (mm)": number(current and current.mean_diameter_mm),
-        "Prior volume (mm3)": number(prior and prior.volume_mm3, 0),
-        "Current volume (mm3)": number(current and current.volume_mm3, 0),
+        **_measures("Prior", prior),
+        **_measures("Current", current),
+        "Days apart": number(row and days, 0),
         "Volume change (%)": number(change and change.volume_change_percent, 0, signed=True),
-        "Doubling time (days)": number(change and change.doubling_time_days, 0),
+        "Doubling time (days)": _doublingTime(change),
+        "Doubling time range (days)": doublingRange(change),
+        "Read with reserve": "; ".join(change.greyed) if change else "",
         "Prior position (RAS mm)": _ras(row and row.moving_position),
         "Current position (RAS mm)": _ras(row and row.fixed_position),
         "Remarks": row and " ".join(row.remarks),
         "Track": row and row.identifier,
     }
     return {title: text or "" for title, text in cells.items()}
+
+
+def _measures(time: str, found: "Measurement | None") -> dict[str, str]:
+    return {
+        f"{time} long diameter (mm)": number(found and found.long_diameter_mm),
+        f"{time} short diameter (mm)": number(found and found.short_diameter_mm),
+        f"{time} volume (mm3)": number(found and found.volume_mm3, 0),
+        f"{time} mean HU": number(found and found.mean_hu, 0),
+        f"{time} mass (mg)": number(found and found.mass_mg, 0),
+    }
+
+
+def _doublingTime(change: "Growth | None") -> str:
+    text = number(change and change.doubling_time_days, 0)
+    return f"({text})" if text and change.greyed else text
+
+
+def doublingRange(change: "Growth | None") -> str:
+    """The shortest and the longest doubling time that ±25 % volume error allows, in words."""
+    if change is None or change.doubling_time_range_days is None:
+        return ""
+    words = [number(days, 0) or "no doubling" for days in change.doubling_time_range_days]
+    return words[0] if words[0] == words[1] else " to ".join(words)
 
 
 def _ras(point) -> str:
