@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from ..redaction import with_roles, without_names
 from ..volume import replace_whole, write_image
 
 if TYPE_CHECKING:
+    from ..methods import Method
     from .datasets import Pair
 
 PROBLEM = "problem.txt"
@@ -26,8 +29,8 @@ RECORD = "record.json"
 FIELD = "displacement.nii.gz"
 
 
-def main(job_file: str) -> int:
-    """Runs the job; returns the exit code."""
+def main(job_file: str, should_cancel: Callable[[], bool] | None = None) -> int:
+    """Runs the job until ``should_cancel`` says no; returns the exit code."""
     machine.configure_process()
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     folder = Path(job["folder"])
@@ -35,7 +38,7 @@ def main(job_file: str) -> int:
     try:
         pair = open_pair(job)
         files = pair.files
-        record = run(job, pair, folder)
+        record = run(job, pair, folder, should_cancel)
     except GlideRegError as error:
         problem = without_names(with_roles(str(error), files))
         (folder / PROBLEM).write_text(problem, encoding="utf-8")
@@ -56,7 +59,9 @@ def open_pair(job: dict) -> Pair:
     return with_structures(pair, Path(job["structures"]) if job.get("structures") else None)
 
 
-def run(job: dict, pair: Pair, folder: Path) -> dict:
+def run(
+    job: dict, pair: Pair, folder: Path, should_cancel: Callable[[], bool] | None = None
+) -> dict:
     """Reads the pair and all that it is measured with, registers it (only this is timed), measures;
     the record as plain values."""
     from ..progress import Progress
@@ -73,15 +78,16 @@ def run(job: dict, pair: Pair, folder: Path) -> dict:
     if job.get("masks") and method is not None and method.takes_masks and pair.read_masks:
         masks = dict(zip(("fixed_mask", "moving_mask"), pair.read_masks(), strict=True))
     machine.set_threads(settings.threads)
+    progress = Progress(should_cancel=should_cancel)
     before, started = _cpu_seconds(), time.monotonic()
     if method is None:
-        result = register_baseline(job["method"], fixed, moving, settings, Progress())
+        result = register_baseline(job["method"], fixed, moving, settings, progress)
     else:
-        result = method.register(fixed, moving, settings, Progress(), **masks)
+        result = method.register(fixed, moving, settings, progress, **masks)
     cost = {
         "seconds": round(time.monotonic() - started, 3),
         "cpu_seconds": round(_cpu_seconds() - before, 3),
-        "peak_memory_mb": round(machine.peak_memory_mb(), 1),
+        "peak_memory_mb": peak_memory_mb(method),
         "peak_gpu_memory_mb": _peak_gpu_memory_mb(),
     }
     if job.get("keep_fields"):
@@ -101,6 +107,32 @@ def run(job: dict, pair: Pair, folder: Path) -> dict:
 def _cpu_seconds() -> float:
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
+
+
+def peak_memory_mb(method: Method | None) -> float | None:
+    """The largest resident memory of one process of this run, MiB: of this one, or of a program
+    that it ran. None where the system does not tell that of programs that have ended (Windows)."""
+    own = machine.peak_memory_mb()
+    if method is not None and method.runs_programs:
+        try:
+            import resource
+        except ImportError:
+            return None
+        # On Linux a program begins with the memory of the process that started it: this one, so
+        # the larger of both is right all the same.
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        own = max(own, peak / (2**20 if sys.platform == "darwin" else 2**10))
+    return round(own, 1)
+
+
+def _wish_to_end() -> Callable[[], bool]:
+    """Whether somebody has asked this process to end. It does at the method's next step, and with
+    it the programs that the method runs; who asked kills what does not give way."""
+    asked: list[int] = []
+    for name in ("SIGTERM", "SIGHUP"):  # Windows knows no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, _: asked.append(number))
+    return lambda: bool(asked)
 
 
 def _peak_gpu_memory_mb() -> float | None:
@@ -131,6 +163,6 @@ def _versions(report: dict) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1])
+    code = main(sys.argv[1], _wish_to_end())
     sys.stdout.flush()
     os._exit(code)  # some packages crash while they are unloaded; everything is written

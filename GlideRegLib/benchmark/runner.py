@@ -8,12 +8,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from ..errors import Cancelled, InputError, SettingsError
 from ..job import check_output
@@ -29,6 +34,8 @@ __all__ = ["BenchmarkJob", "Run", "plan_runs", "run_benchmark"]
 
 #: How often a running process is looked at, seconds.
 _POLL = 0.1
+#: How long a run may take to end when it is asked to, seconds.
+_GRACE = 3.0
 _CANCELLED = "The benchmark was cancelled; finished runs are kept and are not made again."
 
 
@@ -47,8 +54,8 @@ def run_benchmark(job: BenchmarkJob, progress: Progress | None = None) -> list[d
     waiting = [run for run in runs if run.content["method"] not in missing and not run.complete()]
     progress.message(f"{len(runs)} runs, {len(waiting)} of them to be made.")
     progress.set_plan({"runs": 1.0})
-    with progress.stage("runs"):
-        problems = _run_all(waiting, job, progress)
+    with progress.stage("runs"), _told_to_end() as told:
+        problems = _run_all(waiting, job, progress, told)
     return [_record(run, missing, problems) for run in runs]
 
 
@@ -75,7 +82,26 @@ def _check_options(name: str, options: dict) -> None:
         raise SettingsError(f"The options of {name} cannot be used: {'; '.join(problems)}.")
 
 
-def _run_all(runs: list[Run], job: BenchmarkJob, progress: Progress) -> dict[Path, str]:
+@contextmanager
+def _told_to_end() -> Iterator[threading.Event]:
+    """Set when this process is told to end: the runs that it started must end before it does."""
+    told = threading.Event()
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        names = []  # handlers can be set there alone
+    before = {name: signal.getsignal(getattr(signal, name)) for name in names}
+    for name in names:
+        signal.signal(getattr(signal, name), lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler or signal.SIG_DFL)
+
+
+def _run_all(
+    runs: list[Run], job: BenchmarkJob, progress: Progress, told: threading.Event
+) -> dict[Path, str]:
     """The runs, some at a time; folder -> sentence for those that failed."""
     problems: dict[Path, str] = {}
     if not runs:
@@ -84,7 +110,7 @@ def _run_all(runs: list[Run], job: BenchmarkJob, progress: Progress) -> dict[Pat
     with ThreadPoolExecutor(max_workers=max(job.jobs, 1)) as pool:
         futures = {pool.submit(_run_child, run, job, stop): run for run in runs}
         try:
-            for done, future in enumerate(_finished(futures, progress), start=1):
+            for done, future in enumerate(_finished(futures, progress, told), start=1):
                 run, problem = futures[future], future.result()
                 if problem is not None:
                     problems[run.folder] = problem
@@ -100,11 +126,11 @@ def _run_all(runs: list[Run], job: BenchmarkJob, progress: Progress) -> dict[Pat
     return problems
 
 
-def _finished(futures: dict, progress: Progress) -> Iterator:
+def _finished(futures: dict, progress: Progress, told: threading.Event) -> Iterator:
     """The futures as they end; asks ten times a second whether the user wants to stop."""
     waiting = set(futures)
     while waiting:
-        if progress.cancel_wanted():
+        if progress.cancel_wanted() or told.is_set():
             raise Cancelled(_CANCELLED)
         done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
         yield from done
@@ -116,27 +142,50 @@ def _run_child(run: Run, job: BenchmarkJob, stop: list[bool]) -> str | None:
     run.folder.mkdir(parents=True)
     job_file = run.folder / "job.json"
     job_file.write_text(json.dumps(run.content, indent=1), encoding="utf-8")
-    with (run.folder / "log.txt").open("w", encoding="utf-8") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.run_one", str(job_file)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=_environment(job.settings.threads),
-        )
-        started = time.monotonic()
-        while child.poll() is None:
-            late = time.monotonic() - started > job.limit_seconds
-            if stop or late:
-                child.kill()
-                child.wait()
-                if stop:
-                    raise Cancelled(_CANCELLED)
-                return f"did not end within {job.limit_seconds:g} s"
-            time.sleep(_POLL)
-    job_file.unlink()
+    try:
+        with (run.folder / "log.txt").open("w", encoding="utf-8") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", f"{__package__}.run_one", str(job_file)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(job.settings.threads),
+            )
+            started = time.monotonic()
+            while child.poll() is None:
+                late = time.monotonic() - started > job.limit_seconds
+                if stop or late:
+                    _end(child)
+                    if stop:
+                        raise Cancelled(_CANCELLED)
+                    return f"did not end within {job.limit_seconds:g} s"
+                time.sleep(_POLL)
+    finally:
+        job_file.unlink(missing_ok=True)  # it names folders of this machine
     if run.finished() is not None:
         return None
     return _problem(run.folder, child.returncode)
+
+
+def _end(child: subprocess.Popen) -> None:
+    """Ends a run: first asked, so that it ends the programs that it runs; whatever is left of it
+    and of them after a moment is killed."""
+    family = _family(child)
+    child.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(_GRACE)
+    for process in {*family, *_family(child)}:
+        with suppress(psutil.Error):
+            process.kill()
+    child.wait()
+
+
+def _family(child: subprocess.Popen) -> list[psutil.Process]:
+    """A process and all that it started, in sessions of their own too."""
+    try:
+        process = psutil.Process(child.pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
 
 
 def _environment(threads: int) -> dict[str, str]:

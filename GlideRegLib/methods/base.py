@@ -36,6 +36,7 @@ class Need:
     found: Callable[[], bool]
     option: str = ""
     identity: Callable[[], str] = str
+    is_program: bool = False
 
     @classmethod
     def package(cls, module: str, how: str) -> Need:
@@ -54,7 +55,8 @@ class Need:
     def program(cls, name: str, how: str) -> Need:
         """A program on the PATH."""
         what, find = f"the program '{name}' on the PATH", partial(shutil.which, name)
-        return cls(what, how, lambda: find() is not None, identity=lambda: _content(find()))
+        found, identity = (lambda: find() is not None), (lambda: _content(find()))
+        return cls(what, how, found, identity=identity, is_program=True)
 
     @classmethod
     def weights(cls, names: tuple[str, ...], how: str) -> Need:
@@ -117,6 +119,11 @@ class Method:
     defaults: dict[str, Any] = field(default_factory=dict)
     takes_masks: bool = False
     takes_landmarks: bool = False
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether it does its work in processes of other programs."""
+        return any(need.is_program for need in self.needs)
 
     def require(self, options: dict[str, Any] | None = None) -> None:
         """Raises :class:`SettingsError` with the sentence of :meth:`missing` if there is one."""
