@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..inputs import imageOf, worldMatrix
-from . import markers, tables
+from . import markers, segments, tables
 
 if TYPE_CHECKING:
     from GlideRegLib.tracking.records import Tracking
@@ -91,6 +91,7 @@ def takeFromMarker(table, identifier: str) -> None:
 
 def _keep(table, tracking: "Tracking") -> None:
     tables.store(table, withPlacesInPrior(table, tracking))
+    segments.refresh(table, tracking)
     markers.refresh(table)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..nodes import CreatedNodes, isInScene
 from ..results import FOLDER
-from . import decisions, markers, tables
+from . import decisions, markers, segments, tables
 from .request import CollectedNodules, TrackRequest
 
 if TYPE_CHECKING:
@@ -28,10 +28,14 @@ class NoduleNodes:
 
 
 def readNodules(folder: Path) -> "Tracking":
-    """Reads what the worker wrote, in any thread. Raises the library's InputError."""
-    from GlideRegLib.tracking.files import read_tracking
+    """Reads what the worker wrote, in any thread: rows with the voxels that were measured.
 
-    return read_tracking(folder / "nodules.json")
+    Raises the library's InputError.
+    """
+    from GlideRegLib.tracking.files import read_tracking
+    from GlideRegLib.tracking.masks import with_masks
+
+    return with_masks(read_tracking(folder / "nodules.json"), folder)
 
 
 def importNodules(
@@ -59,6 +63,7 @@ def importNodules(
         tables.storeProposal(table, tracking, _identities(tracking, inputs))
         rows = decisions.withPlacesInPrior(table, rows)
         tables.store(table, rows)
+        segments.importSegments(table, tracking)
         markers.refresh(table)
         return NoduleNodes(table, rows, list(created.nodes))
 

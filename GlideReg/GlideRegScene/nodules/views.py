@@ -141,18 +141,20 @@ def jumpTo(table, identifier: str) -> None:
 
 
 def assignViews(table) -> None:
-    """Markers of the prior scan only in views that show it, those of the current one in all
-    others, also in 3-D."""
+    """Markers and measured voxels of the prior scan only in views that show it, those of the
+    current one in all others, also in 3-D."""
     from .markers import allMarkers
+    from .segments import segmentsOf
 
     shown = list(_sliceViews(table))
     prior = [node.GetID() for node, isPrior in shown if isPrior]
     others = [node.GetID() for node, isPrior in shown if not isPrior]
     others += [n.GetID() for n in slicer.util.getNodesByClass("vtkMRMLViewNode", table.GetScene())]
     for time, ids in (("prior", prior), ("current", others)):
-        for markers in allMarkers(table, time):
-            for k in range(markers.GetNumberOfDisplayNodes()):
-                display = markers.GetNthDisplayNode(k)
+        segments = segmentsOf(table, time)
+        for node in [*allMarkers(table, time), *([] if segments is None else [segments])]:
+            for k in range(node.GetNumberOfDisplayNodes()):
+                display = node.GetNthDisplayNode(k)
                 if list(display.GetViewNodeIDs() or ()) != ids:
                     display.SetViewNodeIDs(ids)
 
