@@ -26,6 +26,9 @@ def commission(
     ] = 95.0,
     within_mm: Annotated[float, typer.Option(help="See --share.")] = 2.0,
     largest_mm: Annotated[float, typer.Option(help="No error may reach this, mm.")] = 5.0,
+    profile: Annotated[
+        str, typer.Option(help="Criteria of the other measures: see `glidereg assess`.")
+    ] = "tg132",
     settings: Annotated[str | None, typer.Option(help="JSON file with settings.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the motions and the noise.")] = 0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
@@ -45,6 +48,7 @@ def commission(
         tuple(cases) if cases else tuple(CASES),
         Limits(share, within_mm, largest_mm),
         seed,
+        profile=profile,
     )
     with LiveProgress(Console(stderr=True), cancel_wish()) as progress:
         report = run_commission_job(job, progress)

@@ -15,6 +15,10 @@ from ..volume import Volume
 if TYPE_CHECKING:
     import SimpleITK
 
+#: The structure that every case knows.
+LUNGS = "lungs"
+#: Corners in the lungs that serve as landmarks, at the most.
+_LANDMARKS = 300
 #: Independent noise on both images, standard deviation in HU.
 NOISE_HU = 20.0
 #: The rigid case: degrees about x, y, z through the middle of the image, and mm along them.
@@ -37,8 +41,9 @@ class KnownCase:
     """A pair with its truth.
 
     ``displacement`` is float32 (3, Z, Y, X) on the grid of ``fixed``, LPS mm, fixed to moving.
-    ``lungs`` (bool, Z, Y, X, on the same grid) is None where they were not looked for, and so are
-    ``landmarks``: corresponding corners in the lungs, fixed and moving, each (N, 3) LPS mm.
+    ``labels``: 1 in the lungs of the fixed and of the moving image; None without any (only the
+    rigid case needs none), and so are ``landmarks``: corresponding corners in the lungs, fixed and
+    moving, each (N, 3) LPS mm.
     """
 
     name: str
@@ -47,8 +52,13 @@ class KnownCase:
     moving: Volume
     displacement: np.ndarray
     smallest_jacobian: float
-    lungs: np.ndarray | None = None
+    labels: tuple[Volume, Volume] | None = None
     landmarks: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def lungs(self) -> np.ndarray | None:
+        """The lungs of the fixed image, bool (Z, Y, X); None when they are not known."""
+        return None if self.labels is None else self.labels[0].array > 0
 
 
 def usable_ct(volume: Volume) -> tuple[Volume, list[str]]:
@@ -99,7 +109,7 @@ def make_case(name: str, image: Volume, seed: int = 0) -> KnownCase:
         pair.moving,
         pair.displacement,
         float(pair.jacobian.min()),
-        pair.fixed_labels.array > 0,
+        (pair.fixed_labels, pair.moving_labels),
         (pair.fixed_landmarks, pair.moving_landmarks),
     )
 
@@ -138,7 +148,27 @@ def _rigid_case(image: Volume, seed: int) -> KnownCase:
         Volume(with_noise(image.array, NOISE_HU, rng), image.grid),
         np.ascontiguousarray(displacement),
         1.0,
+        *_lungs_by_truth(image, transform, grid),
     )
+
+
+def _lungs_by_truth(
+    image: Volume, transform: SimpleITK.Transform, grid: Grid
+) -> tuple[tuple[Volume, Volume] | None, tuple[np.ndarray, np.ndarray] | None]:
+    """Lungs of the moving image and corners in them, each with its partner on the fixed grid by a
+    linear transform; twice None for a CT without lungs, which can be moved rigidly all the same."""
+    from ..field import transform_points
+    from ..sample_data.semisynthetic.corners import salient_points
+    from ..sample_data.semisynthetic.regions import find_regions, lung_label_map
+
+    try:
+        lungs = lung_label_map(image, find_regions(image))
+    except InputError:
+        return None, None
+    moving = salient_points(image, lungs.array > 0, 2 * _LANDMARKS)
+    fixed = transform_points(transform.GetInverse(), moving)
+    seen = np.flatnonzero(grid.contains(fixed))[:_LANDMARKS]
+    return (lungs.resampled(grid, transform, labels=True), lungs), (fixed[seen], moving[seen])
 
 
 def _seen_by_both(image: Volume, transform: SimpleITK.Transform) -> Grid:

@@ -17,8 +17,9 @@ from ..redaction import without_names_in
 from ..result import NOTICE, whole_folder
 from ..settings import Settings
 from ..volume import Volume, read_volume
+from .assurance import asked_profile, assess_case
 from .cases import CASES, KnownCase, make_case, usable_ct
-from .measures import AIR_HU, NOT_COMPARED, Limits, overall, summarize_case
+from .measures import AIR_HU, NOT_COMPARED, Limits, add_assessment, overall, summarize_case
 
 SCHEMA = "glidereg-commission-1"
 #: What a job file says to be told from a registration.
@@ -27,7 +28,8 @@ TASK = "commission"
 
 @dataclass(frozen=True)
 class CommissionJob:
-    """The CT, the output folder, the settings to commission, the cases and the limits.
+    """The CT, the output folder, the settings to commission, the cases and the limits of the
+    errors against the truth. ``profile`` (a name or a file) grades the other measures.
 
     ``report`` writes report.html, which needs matplotlib and jinja2.
     """
@@ -39,6 +41,7 @@ class CommissionJob:
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
     report: bool = True
+    profile: str = "tg132"
 
     def to_json(self) -> str:
         """As text for the worker's ``job.json``."""
@@ -66,6 +69,7 @@ class CommissionJob:
                 f"There is no case '{', '.join(unknown)}'; choose from {', '.join(CASES)}."
             )
         self.settings.check()
+        asked_profile(self.profile)
         check_output(Path(self.output))
 
 
@@ -118,12 +122,12 @@ class _Share:
     def update(self, fraction: float) -> None:
         self._progress.update((self._number + fraction) / self._count)
 
-    def inner(self) -> Progress:
-        """For a registration, which plans its own stages: it fills 0.2 to 0.9 of the case."""
+    def inner(self, start: float, stop: float) -> Progress:
+        """For work that plans its own stages: it fills these shares of the case."""
 
         def listen(event: ProgressEvent) -> None:
             if event.kind == "progress":
-                self.update(0.2 + 0.7 * event.fraction)
+                self.update(start + (stop - start) * event.fraction)
 
         return Progress(listen, self._progress.cancel_wanted)
 
@@ -135,8 +139,10 @@ def _run_case(
     share.update(0.0)
     case = make_case(name, image, job.seed)
     share.update(0.2)
-    result = register(case.fixed, case.moving, job.settings, share.inner())
+    result = register(case.fixed, case.moving, job.settings, share.inner(0.2, 0.8))
     summary, errors = summarize_case(case, result, job.limits)
+    profile = asked_profile(job.profile)
+    add_assessment(summary, assess_case(case, result, profile, share.inner(0.82, 1.0)))
     summary["encoder"] = result.report["encoder"]
     share.update(1.0)
     return case, summary, Volume(errors, case.fixed.grid)

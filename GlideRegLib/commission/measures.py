@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from ..assurance.records import Assessment, Verdict
 from ..errors import SettingsError
 from ..field import sample_transform
 from ..geometry import Grid
@@ -136,6 +137,12 @@ def summarize_case(case: KnownCase, result: Result, limits: Limits) -> tuple[dic
     return summary, np.where(body, np.round(errors, 2), NOT_COMPARED).astype(np.float32)
 
 
+def add_assessment(summary: dict, assessment: Assessment) -> None:
+    """Adds the quality assurance of a case to its summary; its verdict counts as one more."""
+    summary["assessment"] = assessment.to_dict()
+    summary["verdict"] = _overall([summary["verdict"], assessment.verdict.value])
+
+
 def judge(summary: dict, errors: np.ndarray, limits: Limits) -> list[dict]:
     """Each criterion with its value, its limit, and "compliant" or "not compliant"; "not verified"
     where nothing could be measured. ``errors`` (N,) are those in the body, mm."""
@@ -167,12 +174,8 @@ def judge(summary: dict, errors: np.ndarray, limits: Limits) -> list[dict]:
 
 def _overall(statuses: list[str]) -> str:
     """The worst status: nothing unmeasured is ever called compliant, and nothing at all neither."""
-    if not statuses:
-        return "not verified"
-    for status in ("not compliant", "not verified"):
-        if status in statuses:
-            return status
-    return "compliant"
+    verdicts = [Verdict(status) for status in statuses]
+    return max(verdicts, key=lambda v: v.severity, default=Verdict.NOT_VERIFIED).value
 
 
 def overall(cases: list[dict], not_run: Sequence[str] = ()) -> str:

@@ -14,10 +14,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from ..assurance.records import Assessment
 from ..commission.cases import KnownCase
 from ..commission.measures import AIR_HU
 from ..result import NOTICE
 from . import _embed, page_template
+from .assurance import page_words
 from .content import number
 from .figures import red_cyan
 from .planes import LUNG_WINDOW, PLANES, Plane, plane_through
@@ -98,6 +100,7 @@ def commission_page(report: dict, pictures: Sequence[list[bytes]]) -> str:
             "tre": _tre_row(case),
             "facts": _facts(case),
             "pictures": _embed(rows),
+            "quality": page_words(Assessment.from_dict(case["assessment"])),
             "worst": ", ".join(f"{v:.1f}" for v in case["worst_point_lps_mm"]["body"] or []),
         }
         for case, rows in zip(report["cases"], pictures, strict=True)

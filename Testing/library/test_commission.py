@@ -15,10 +15,19 @@ import SimpleITK as sitk
 import torch
 from known_scenes import rotation
 
+from GlideRegLib.assurance.records import Assessment, Verdict
 from GlideRegLib.cli import main
+from GlideRegLib.commission.assurance import asked_profile, assess_case
 from GlideRegLib.commission.cases import KnownCase, make_case, usable_ct
 from GlideRegLib.commission.job import CommissionJob
-from GlideRegLib.commission.measures import Limits, error_map, judge, overall, summarize_case
+from GlideRegLib.commission.measures import (
+    Limits,
+    add_assessment,
+    error_map,
+    judge,
+    overall,
+    summarize_case,
+)
 from GlideRegLib.errors import InputError, SettingsError
 from GlideRegLib.field import DisplacementField
 from GlideRegLib.geometry import Grid
@@ -47,9 +56,9 @@ def known_case(shift: tuple[float, float, float]) -> KnownCase:
     return KnownCase("made up", "a shift", body, body, truth, 1.0)
 
 
-def result_with(vectors: np.ndarray) -> Result:
-    field = DisplacementField(torch.from_numpy(vectors.astype(np.float32)), GRID)
-    result = Result(field, np.eye(4), GRID, np.ones(GRID.shape, bool), "ct", -1024.0)
+def result_with(vectors: np.ndarray, grid: Grid = GRID) -> Result:
+    field = DisplacementField(torch.from_numpy(vectors.astype(np.float32)), grid)
+    result = Result(field, np.eye(4), grid, np.ones(grid.shape, bool), "ct", -1024.0)
     result.report.update(
         quality={
             "folding_percent": {"body": 0.0, "grid": 0.0},
@@ -155,6 +164,58 @@ def test_limits_looser_than_those_of_tg132_are_named() -> None:
 
 
 # --- the known pairs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["rigid", "small"])
+def test_contours_and_landmarks_belong_together_by_the_truth(ct: Volume, name: str) -> None:
+    """The truth itself passes every criterion; 9 mm off along the body it fails, by 9 mm."""
+    case = make_case(name, ct)
+    profile = asked_profile("tg132")
+    found = assess_case(case, result_with(case.displacement, case.fixed.grid), profile)
+    assert found.verdict is Verdict.COMPLIANT
+    assert not any("inverse" in m.key for m in found.graded())
+    assert found.find("dice", "lungs").value > 0.99 > found.find("dice", "lungs").before
+    assert found.find("mean_distance", "lungs").value < 0.2
+    tre = found.find("tre_mean")
+    assert tre.n > 50 and tre.value < 0.5 and tre.before > 2
+    if name == "rigid":
+        change = found.find("volume_change_jacobian", "lungs")
+        assert change.value == pytest.approx(0, abs=0.2)
+
+    wrong = case.displacement + np.reshape((0.0, 0.0, 9.0), (3, 1, 1, 1))
+    found = assess_case(case, result_with(wrong, case.fixed.grid), profile)
+    assert found.verdict is Verdict.NOT_COMPLIANT
+    assert found.find("tre_mean").value == pytest.approx(9, abs=0.7)
+    # What lies 9 mm higher in the moving image was taken, so the carried lungs lie 9 mm lower; both
+    # scans cut some of it off.
+    assert found.find("centroid_si", "lungs").value == pytest.approx(-9, abs=1.5)
+    assert abs(found.find("centroid_lr", "lungs").value) < 0.5
+    assert found.find("mean_distance", "lungs").value > 2
+    summary = {"verdict": "compliant"}
+    add_assessment(summary, found)
+    assert summary["verdict"] == "not compliant"
+
+
+def test_a_rigid_case_needs_no_lungs_but_they_are_not_verified_then() -> None:
+    z, y, x = np.indices(GRID.shape)
+    ball = (z - 16) ** 2 + (y - 18) ** 2 + (x - 20) ** 2 < 9**2
+    rng = np.random.default_rng(0)
+    array = np.where(ball, 40 + rng.normal(0, 20, GRID.shape), -1000.0)
+    case = make_case("rigid", usable_ct(Volume(array.astype(np.float32), GRID))[0])
+    assert case.labels is None and case.landmarks is None and case.lungs is None
+    grid = case.fixed.grid
+    found = assess_case(case, result_with(case.displacement, grid), asked_profile("tg132"))
+    assert found.verdict is Verdict.NOT_VERIFIED
+    lacking = {m.key for m in found.graded() if m.verdict is Verdict.NOT_VERIFIED}
+    assert {"dice", "mean_distance", "tre_mean"} <= lacking
+
+
+def test_a_profile_that_asks_for_consistency_only_gets_a_sentence(tmp_path: Path) -> None:
+    about = {"schema": "glidereg-profile-1", "name": "x", "description": "x", "source": "x"}
+    criteria = [{"measure": "inverse_consistency_p95", "compliant": 1}]
+    (tmp_path / "p.json").write_text(json.dumps({**about, "criteria": criteria}))
+    with pytest.raises(SettingsError, match="asks for consistency only"):
+        asked_profile(str(tmp_path / "p.json"))
 
 
 def at(volume: Volume, points: np.ndarray) -> np.ndarray:
@@ -270,6 +331,23 @@ def test_the_registration_is_better_than_none(run: Path) -> None:
         body, motion = case["error_mm"]["body"], case["motion_mm"]["body"]
         assert case["error_mm"][inner]["mean"] < 0.5 * motion["mean"], case["name"]
         assert body["n"] > 10_000 and motion["max"] > 5
+
+
+def test_the_quality_assurance_is_part_of_it(run: Path) -> None:
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for case in json.loads((run / "commission.json").read_text(encoding="utf-8"))["cases"]:
+        found = Assessment.from_dict(case["assessment"])
+        for key in ("dice", "mean_distance", "hd95", "centroid_shift", "structure_jacobian_min"):
+            measure = found.find(key, "lungs")
+            assert measure.value is not None, key
+        dice, tre = found.find("dice", "lungs"), found.find("tre_mean")
+        assert dice.value > dice.before and dice.verdict is not Verdict.INFORMATION
+        assert tre.value < tre.before
+        assert tre.value == pytest.approx(case["tre_mm"]["after"]["mean"], abs=0.01)
+        worst = max((found.verdict, Verdict(case["verdict"])), key=lambda v: v.severity)
+        assert case["verdict"] == worst.value
+        assert dice.text in page and tre.text in page
+    assert page.count("Quality assurance, profile TG-132") == 2
 
 
 def test_the_map_holds_what_the_table_says(run: Path) -> None:
