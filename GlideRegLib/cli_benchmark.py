@@ -45,7 +45,10 @@ def benchmark(
     ] = None,
     structures: Annotated[
         str | None,
-        typer.Option(help="Folder with TotalSegmentator's masks or label maps by image name."),
+        typer.Option(
+            help="Folder with TotalSegmentator's masks or label maps: PAIR/fixed and PAIR/moving, "
+            "or by image name."
+        ),
     ] = None,
     segment: Annotated[
         bool,
