@@ -17,9 +17,10 @@ from ..volume import Volume
 from .mapping import Mapping, Uncertainty, uncertainty_of
 from .matching import Gates, Matching, lone_state, match, pair_state
 from .measuring import MeasureSettings, measured_row, prior_measured
-from .nodules import Nodule, as_point, unique_names
+from .nodules import Nodule, as_point, new_identifier, unique_names
 from .records import Tracking, TrackRow, plain_values
 from .refinement import RefineSettings, refine
+from .visibility import unseen
 
 __all__ = [
     "Gates",
@@ -91,13 +92,15 @@ def track(
     if it has one. ``check`` is called between nodules and may raise to cancel.
 
     Returns one row per nodule: those of the prior in their order, then new ones. Raises
-    :class:`InputError` for nodules outside their image.
+    :class:`InputError` when all nodules lie outside of their image, or two have one identity.
     """
     settings = settings or TrackSettings()
     settings.check()
     priors = unique_names(moving_nodules)
+    _check_identities("prior", priors)
     # Who was only carried into the current image is no mark in it.
     currents = None if fixed_nodules is None else [n for n in fixed_nodules if n.located]
+    _check_identities("current", currents or [])
     notes = [*_check_inside("prior", priors, moving.grid)]
     notes += _check_inside("current", currents or [], fixed.grid)
     run = _Run(mapping, fixed, moving, settings, uncertainty or uncertainty_of(mapping))
@@ -128,12 +131,16 @@ class _Run:
     ) -> None:
         self.mapping, self.fixed, self.moving = mapping, fixed, moving
         self.settings, self.uncertainty = settings, uncertainty
+        #: Identifiers of nodules whose own image does not show their place.
+        self.strange: set[str] = set()
 
     def predict(self, priors: Sequence[Nodule], check: Callable[[], None]) -> list[TrackRow]:
         """A row for each prior nodule with its place in the fixed image, nothing matched yet."""
         centers = np.array([nodule.center for nodule in priors]).reshape(-1, 3)
         places = self.mapping.inverse_points(centers)
-        outside = self._outside(self.fixed.grid, places)
+        outside = unseen(self.fixed, places, self.settings.gates.border_mm)
+        strange = unseen(self.moving, centers, 0.0)
+        self.strange = {n.identifier for n, out in zip(priors, strange, strict=True) if out}
         errors = self._uncertainties(places, [nodule.uncertainty_mm for nodule in priors])
         rows = []
         for nodule, place, out, error in zip(priors, places, outside, errors, strict=True):
@@ -150,7 +157,8 @@ class _Run:
             )
             if nodule.located:
                 row = prior_measured(row, self.moving, nodule, self.settings.measure)
-            rows.append(self._with_doubt(self._refined(row, place)))
+            row = self._with_doubt(self._refined(row, place))
+            rows.append(_with_remark(row, nodule.identifier in self.strange, "prior"))
         return rows
 
     def pair(
@@ -160,26 +168,28 @@ class _Run:
         predicted = np.array([row.predicted_position for row in rows]).reshape(-1, 3)
         marked = np.array([nodule.center for nodule in currents]).reshape(-1, 3)
         matching = match(predicted, marked, self.settings.gates)
+        strange = unseen(self.fixed, marked, 0.0)
+        self.strange |= {n.identifier for n, out in zip(currents, strange, strict=True) if out}
         done = [self._paired(k, row, matching, currents) for k, row in enumerate(rows)]
         taken = set(matching.pairs[:, 1].tolist())
         alone = [k for k in range(len(currents)) if k not in taken]
-        names = {row.name for row in rows}
-        done += self._new_rows([currents[k] for k in alone], matching.rivals[alone], names)
+        done += self._new_rows([currents[k] for k in alone], matching.rivals[alone], rows)
         return done, {nodule.identifier: nodule for nodule in currents}
 
     def _paired(
         self, k: int, row: TrackRow, matching: Matching, currents: Sequence[Nodule]
     ) -> TrackRow:
         candidates, partner = int(matching.candidates[k]), matching.partner(k)
-        uncertain = self._uncertain(row.uncertainty_mm)
+        uncertain = self._uncertain(row.uncertainty_mm) or row.identifier in self.strange
         if partner is None:
             outside = row.state == "outside field of view"
             state = lone_state(candidates, outside, uncertain, "resolved")
             return replace(row, state=state, candidates=candidates)
         nodule = currents[partner]
+        strange = nodule.identifier in self.strange
         return replace(
-            row,
-            state=pair_state(matching, k, partner, uncertain, self.settings.gates),
+            _with_remark(row, strange, "current"),
+            state=pair_state(matching, k, partner, uncertain or strange, self.settings.gates),
             candidates=candidates,
             fixed_center=nodule.center,
             fixed_identifier=nodule.identifier,
@@ -187,19 +197,22 @@ class _Run:
         )
 
     def _new_rows(
-        self, nodules: Sequence[Nodule], rivals: np.ndarray, names: set[str]
+        self, nodules: Sequence[Nodule], rivals: np.ndarray, others: Sequence[TrackRow]
     ) -> list[TrackRow]:
-        """Rows of current nodules without a prior."""
+        """Rows of current nodules without a prior; ``others`` are the rows that are there."""
+        names, taken = ({getattr(r, key) for r in others} for key in ("name", "identifier"))
         centers = np.array([nodule.center for nodule in nodules]).reshape(-1, 3)
         places = self.mapping.transform_points(centers)
-        outside = self._outside(self.moving.grid, places)
+        outside = unseen(self.moving, places, self.settings.gates.border_mm)
         errors = self._uncertainties(centers)
         rows = []
         for k, nodule in enumerate(nodules):
-            state = lone_state(int(rivals[k]), outside[k], self._uncertain(errors[k]), "new")
+            strange = nodule.identifier in self.strange
+            doubt = strange or self._uncertain(errors[k])
+            state = lone_state(int(rivals[k]), outside[k] and not strange, doubt, "new")
             name = nodule.name if nodule.name not in names else f"{nodule.name} (current)"
             row = TrackRow(
-                nodule.identifier,
+                new_identifier() if nodule.identifier in taken else nodule.identifier,
                 name,
                 state,
                 fixed_center=nodule.center,
@@ -207,7 +220,7 @@ class _Run:
                 uncertainty_mm=errors[k],
                 fixed_identifier=nodule.identifier,
             )
-            rows.append(self._with_doubt(row))
+            rows.append(_with_remark(self._with_doubt(row), strange, "current"))
         return rows
 
     def _refined(self, row: TrackRow, place: np.ndarray) -> TrackRow:
@@ -220,12 +233,6 @@ class _Run:
         found = refine(self.mapping, self.fixed, self.moving, place, settings, diameter)
         there = place + found.shift if found.accepted else place
         return replace(row, refinement=found, predicted_position=as_point(there))
-
-    def _outside(self, grid: Grid, points: np.ndarray) -> np.ndarray:
-        """Which LPS points (N, 3) lie outside a grid, or within the border gate of its faces."""
-        index, border = grid.to_index(points), self.settings.gates.border_mm
-        margin = border / np.asarray(grid.spacing) - 0.5
-        return ((index < margin) | (index > np.asarray(grid.size) - 1 - margin)).any(axis=1)
 
     def _uncertainties(self, points: np.ndarray, known: Sequence[float] = ()) -> list[float | None]:
         """Expected errors at LPS points, with those that the points had before (``known``)."""
@@ -244,6 +251,19 @@ class _Run:
         gate = self.settings.gates.uncertain_mm
         doubt = f"The field is uncertain there ({row.uncertainty_mm:.1f} mm, above {gate:g} mm)."
         return replace(row, remarks=(*row.remarks, doubt))
+
+
+def _with_remark(row: TrackRow, strange: bool, role: str) -> TrackRow:
+    """The row with a remark when the nodule lies where its own image shows nothing."""
+    if not strange:
+        return row
+    text = f"Its place lies outside of the {role} image, or in its padding: check it."
+    return replace(row, remarks=(*row.remarks, text))
+
+
+def _check_identities(role: str, nodules: Sequence[Nodule]) -> None:
+    if len({nodule.identifier for nodule in nodules}) < len(nodules):
+        raise InputError(f"Two nodules of the {role} image have the same identity; keep one.")
 
 
 def _check_inside(role: str, nodules: Sequence[Nodule], grid: Grid) -> list[str]:

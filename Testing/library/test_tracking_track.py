@@ -196,6 +196,50 @@ def test_nodules_far_outside_their_image_are_refused(images: tuple, priors: list
         track(Translation(), *images, flipped)
 
 
+def test_a_prior_nodule_outside_of_its_own_image_is_not_resolved(images: tuple) -> None:
+    """Its place says nothing; it would lie inside the current image."""
+    beyond = replace(prior_nodule("beyond", STAYS), center=at(40, 40, 82.5))
+    found = track(Translation(), *images, [prior_nodule("s", STAYS), beyond], [])
+    assert [row.state for row in found] == ["resolved", "review"]
+    assert "outside of the prior image" in found.rows[1].remarks[0]
+    marked = [Nodule("m", tuple(np.subtract(beyond.center, SHIFT)))]
+    pair = track(Translation(), *images, [prior_nodule("s", STAYS), beyond], marked).rows[1]
+    assert (pair.state, pair.fixed_center) == ("review", marked[0].center)
+
+
+def test_a_current_nodule_outside_of_its_own_image_is_not_new(images: tuple) -> None:
+    beyond = Nodule("beyond", at(40, 40, -3))
+    found = track(Translation(), *images, [prior_nodule("s", STAYS)], [Nodule("c", STAYS), beyond])
+    assert [row.state for row in found] == ["matched", "review"]
+    assert "outside of the current image" in found.rows[1].remarks[0]
+
+
+@pytest.mark.parametrize("value", [-3024.0, -1024.0])
+def test_padding_is_no_image(images: tuple, priors: list, value: float) -> None:
+    """GROWS lies where the current scan was padded: nobody can say that it is resolved."""
+    columns = np.arange(images[0].array.shape[2])
+    array = np.where(columns >= 36, value, np.maximum(images[0].array, -1000))
+    padded = Volume(array.astype(np.float32), images[0].grid)
+    found = track(Translation(), padded, images[1], priors[:3], [Nodule("c", STAYS)])
+    assert states(found) == {
+        "stays": "matched",
+        "grows": "outside field of view",
+        "gone": "resolved",
+    }
+    turned = track(Translation(), images[0], padded, [], [Nodule("n", FRESH)])
+    assert turned.rows[0].state == "outside field of view"
+
+
+def test_equal_identities_are_refused_and_never_given_twice(images: tuple, priors: list) -> None:
+    twin = replace(priors[1], identifier=priors[0].identifier)
+    with pytest.raises(InputError, match="same identity"):
+        track(Translation(), *images, [priors[0], twin])
+    far = Nodule("f", FRESH, identifier=priors[2].identifier)
+    found = track(Translation(), *images, priors, [far])
+    assert len({row.identifier for row in found}) == len(found) == 5
+    assert found.rows[-1].fixed_identifier == far.identifier
+
+
 def test_a_cancelled_run_ends(images: tuple, priors: list) -> None:
     def stop() -> None:
         raise KeyboardInterrupt
