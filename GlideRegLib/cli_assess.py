@@ -49,9 +49,20 @@ def assess(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the results.")],
     fixed_landmarks: Landmarks = None,
     moving_landmarks: Landmarks = None,
-    fixed_labels: Annotated[str | None, typer.Option(help="Label map of the fixed image.")] = None,
+    fixed_labels: Annotated[
+        str | None,
+        typer.Option(help="Label map of the fixed image, or segmentation (.seg.nrrd)."),
+    ] = None,
     moving_labels: Annotated[
-        str | None, typer.Option(help="Label map of the moving image.")
+        str | None,
+        typer.Option(help="The same of the moving image. Segments are paired by name."),
+    ] = None,
+    more_fixed_labels: Annotated[
+        list[str] | None,
+        typer.Option(help="Another map, of structures that overlap those (other labels). Repeat."),
+    ] = None,
+    more_moving_labels: Annotated[
+        list[str] | None, typer.Option(help="Its partner, in the same order. Repeat.")
     ] = None,
     names: Annotated[
         str | None, typer.Option(help="CSV table with the columns id and name of structures.")
@@ -95,6 +106,8 @@ def assess(
         moving_landmarks=tuple(moving_landmarks or ()),
         fixed_labels=fixed_labels,
         moving_labels=moving_labels,
+        more_fixed_labels=tuple(more_fixed_labels or ()),
+        more_moving_labels=tuple(more_moving_labels or ()),
         names=names,
         backward=backward,
         onward=onward,

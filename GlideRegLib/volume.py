@@ -129,16 +129,20 @@ def read_labels(path: str | Path) -> Volume:
     image, notes = _read_image(path)
     volume = Volume.from_sitk(image)
     array = volume.array
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all() or not np.array_equal(array, np.round(array)):
-            raise InputError(f"'{path}' is not a label map: it holds values that are not integers.")
-        array = array.astype(np.int32)
+    if array.dtype.kind == "f" and not _is_whole(array):
+        raise InputError(f"'{path}' is not a label map: it holds values that are not integers.")
     if array.min() < 0:
         raise InputError(f"'{path}' is not a label map: it holds negative values.")
+    if array.max() > np.iinfo(np.int32).max:
+        raise InputError(f"'{path}' holds the label {array.max():.0f}; the largest is 2147483647.")
     if not array.any():
         raise InputError(f"'{path}' is empty: no voxel is labeled; draw the mask or leave it out.")
     small = np.uint8 if array.max() < 256 else np.int32
     return Volume(array.astype(small), volume.grid, tuple(notes), content_hash(path))
+
+
+def _is_whole(array: np.ndarray) -> bool:
+    return bool(np.isfinite(array).all()) and np.array_equal(array, np.round(array))
 
 
 def write_image(path: Path, image: SimpleITK.Image) -> None:

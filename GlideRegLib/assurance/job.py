@@ -15,8 +15,9 @@ from ..errors import InputError, SettingsError
 from ..field import read_transform
 from ..job import Job, check_output, read_inputs
 from ..progress import Progress
-from ..volume import Volume, read_labels
+from ..volume import Volume
 from .assess import PLAN, Evidence, assess
+from .labels import read_label_pairs
 from .names import read_names
 from .profile import Profile
 from .records import Assessment
@@ -42,8 +43,10 @@ class AssessJob:
     a third image) and ``direct`` (fixed to that) are ITK transforms or displacement fields of any
     software. Landmark files come in corresponding pairs. ``names`` is a CSV table of structures;
     those that overlap others come in further pairs of maps (``more_fixed_labels`` and
-    ``more_moving_labels``; no label twice). Without a moving map ("" among further ones) only what
-    needs no second contour is measured. ``profile`` is the name of a built-in one or a file.
+    ``more_moving_labels``; no label twice), or in segmentations (.seg.nrrd), which may overlap,
+    bring names of their own and are paired by them when there is no table. Without a moving map
+    ("" among further ones) only what needs no second contour is measured. ``profile`` is the name
+    of a built-in one or a file.
     ``report`` writes assessment.html, ``jacobian`` jacobian.nii.gz (determinant on the fixed grid;
     jacobian.mha, which is larger and quicker, with ``quick``). ``notes`` are added to those of the
     assessment: what whoever wrote the files has to say about them.
@@ -145,7 +148,7 @@ def read_subject(job: AssessJob, progress: Progress) -> Subject:
         moving_landmarks=job.moving_landmarks,
     )
     inputs = read_inputs(pair, progress)
-    pairs = _read_label_pairs(job, inputs.moving, progress)
+    pairs, names = _read_structures(job, names, inputs.moving, progress)
     subject = Subject(
         inputs.fixed,
         inputs.moving,
@@ -159,23 +162,17 @@ def read_subject(job: AssessJob, progress: Progress) -> Subject:
     return subject
 
 
-def _read_label_pairs(
-    job: AssessJob, moving: Volume, progress: Progress
-) -> list[tuple[Volume, Volume]]:
-    """All pairs of label maps; a moving one that is not given is empty."""
+def _read_structures(
+    job: AssessJob, names: dict[int, str], moving: Volume, progress: Progress
+) -> tuple[list[tuple[Volume, Volume]], dict[int, str]]:
+    """All pairs of label maps, and the names of structures by label."""
     if job.fixed_labels is None and (job.moving_labels or job.more_fixed_labels):
         raise InputError("Only moving labels were given; give the fixed labels too.")
     if len(job.more_fixed_labels) != len(job.more_moving_labels):
         raise InputError("Further label maps come in pairs, one fixed and one moving.")
     first = [] if job.fixed_labels is None else [(job.fixed_labels, job.moving_labels)]
     more = zip(job.more_fixed_labels, job.more_moving_labels, strict=True)
-    pairs = []
-    for fixed, other in (*first, *more):
-        own = read_labels(fixed)
-        empty = Volume(np.zeros(moving.grid.shape, np.int32), moving.grid)
-        pairs.append((own, read_labels(other) if other else empty))
-        progress.check()
-    return pairs
+    return read_label_pairs((*first, *more), names, moving.grid, progress.check)
 
 
 def _save(

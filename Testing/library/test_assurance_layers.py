@@ -16,8 +16,9 @@ from GlideRegLib.assurance.job import AssessJob, run_assess_job
 from GlideRegLib.assurance.profile import Profile
 from GlideRegLib.assurance.records import Assessment
 from GlideRegLib.assurance.subject import Subject
+from GlideRegLib.cli import main
 from GlideRegLib.errors import InputError
-from GlideRegLib.volume import Volume
+from GlideRegLib.volume import Volume, read_labels
 
 GRID = tilted_grid((30, 28, 26))
 SHIFT = affine(np.eye(3), (1.5, 0.0, 0.0))
@@ -128,3 +129,92 @@ def test_a_further_map_without_its_partner_is_refused(job: AssessJob) -> None:
     with pytest.raises(InputError, match="pairs"):
         run_assess_job(replace(job, more_moving_labels=()))
     assert not Path(job.output).exists()
+
+
+def test_the_command_takes_further_pairs(job: AssessJob) -> None:
+    arguments = ["assess", job.fixed, job.moving, "--transform", job.transform, "-o", job.output]
+    for name in ("fixed_labels", "moving_labels", "names"):
+        arguments += [f"--{name.replace('_', '-')}", getattr(job, name)]
+    arguments += ["--more-fixed-labels", job.more_fixed_labels[0]]
+    arguments += ["--more-moving-labels", job.more_moving_labels[0]]
+    assert main(arguments) == 0
+    data = json.loads((Path(job.output) / "assessment.json").read_text(encoding="utf-8"))
+    assert Assessment.from_dict(data).structures() == ["lung", "tumor"]
+
+
+# --- segmentations whose segments overlap ---------------------------------------------------------
+
+
+def write_segmentation(path: Path, layers: list[np.ndarray], segments: list[tuple]) -> str:
+    """A Slicer .seg.nrrd; ``segments`` are (name, layer, label)."""
+    images = [Volume(layer.astype(np.uint8), GRID).to_sitk() for layer in layers]
+    image = images[0] if len(images) == 1 else sitk.Compose(images)
+    for k, (name, layer, label) in enumerate(segments):
+        about = {"ID": f"s{k}", "Name": name, "Layer": layer, "LabelValue": label}
+        for key, value in about.items():
+            image.SetMetaData(f"Segment{k}_{key}", str(value))
+    sitk.WriteImage(image, str(path))
+    return str(path)
+
+
+def segmentations(folder: Path) -> dict[str, str]:
+    """Lung, tumor and vessel: all in layers and numbers of their own in either file, so that a
+    pairing by number would compare lungs with tumors; the moving one lacks the vessel."""
+    lung, tumor, vessel = (box(1, 5, 20).array, box(1, 9, 13).array, box(1, 21, 24).array)
+    fixed = [lung + 2 * vessel, tumor]
+    named = [("lung", 0, 1), ("vessel", 0, 2), ("tumor", 1, 1)]
+    moving = [tumor, 3 * lung]
+    return {
+        "fixed_labels": write_segmentation(folder / "f.seg.nrrd", fixed, named),
+        "moving_labels": write_segmentation(
+            folder / "m.seg.nrrd", moving, [("tumor", 0, 1), ("lung", 1, 3)]
+        ),
+    }
+
+
+def test_overlapping_segments_are_paired_by_name(job: AssessJob, tmp_path: Path) -> None:
+    own = segmentations(tmp_path)
+    plain = {"names": None, "more_fixed_labels": (), "more_moving_labels": ()}
+    found = run_assess_job(replace(job, **own, **plain))
+    expected = run_assess_job(replace(job, output=str(tmp_path / "maps")))
+    assert found.structures() == ["lung", "vessel", "tumor"]
+    for name in ("lung", "tumor"):
+        for key in ("dice", "hd95", "displacement_lr", "volume_change"):
+            value = expected.find(key, name).value
+            assert found.find(key, name).value == pytest.approx(value), (name, key)
+    assert found.find("dice", "vessel").value is None
+    assert found.find("displacement_lr", "vessel").value == pytest.approx(1.5, abs=1e-3)
+    alone = run_assess_job(
+        replace(job, **{**own, "moving_labels": None}, **plain, output=str(tmp_path / "alone"))
+    )
+    assert alone.find("structure_folding", "tumor").value == 0
+    assert alone.find("dice", "tumor").value is None
+
+
+def test_overlapping_segments_and_a_plain_map_get_one_sentence(
+    job: AssessJob, tmp_path: Path
+) -> None:
+    own = segmentations(tmp_path)
+    plain = {"more_fixed_labels": (), "more_moving_labels": ()}
+    for change in (own, {"fixed_labels": own["fixed_labels"], "names": None}):
+        with pytest.raises(InputError, match="overlapping segments"):
+            run_assess_job(replace(job, **change, **plain))
+
+
+def test_huge_labels_are_measured_and_keep_their_names(job: AssessJob, tmp_path: Path) -> None:
+    """Two billion, as programs write them that hash a name: a table up to it would take 60 GB."""
+    huge = 2_000_000_000
+    array = np.where(box(1, 5, 10).array, 7, 0) + np.where(box(1, 12, 20).array, huge, 0)
+    path = tmp_path / "huge.nrrd"
+    sitk.WriteImage(Volume(array.astype(np.int32), GRID).to_sitk(), str(path))
+    (tmp_path / "names.csv").write_text(f"id,name\n{huge},liver\n", encoding="utf-8")
+    files = {"fixed_labels": str(path), "moving_labels": str(path)}
+    plain = {"more_fixed_labels": (), "more_moving_labels": ()}
+    found = run_assess_job(replace(job, **files, **plain))
+    assert found.structures() == ["label 7", "liver"]
+    liver = of_structure(subject_of(SHIFT, GRID, labels=(box(1, 12, 20),) * 2), "label 1")
+    assert found.find("dice", "liver").value == pytest.approx(liver["dice"][0])
+    assert found.find("displacement_lr", "liver").value == pytest.approx(1.5, abs=1e-3)
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((4, 4, 4), 2**32 - 1, np.uint32)), str(path))
+    with pytest.raises(InputError, match="largest is 2147483647"):
+        read_labels(path)
