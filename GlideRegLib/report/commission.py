@@ -164,7 +164,7 @@ def _facts(case: dict) -> list[tuple[str, str]]:
     return [
         (
             "Compared",
-            f"{case['compared_percent']:.1f} % of the body; the rest is air below {AIR_HU:g} HU, "
+            f"{case['compared_percent']:.2f} % of the body; the rest is air below {AIR_HU:g} HU, "
             "or its true partner lies outside the moving image",
         ),
         ("Folded voxels", f"{folds['body']:.4f} % of the body, {folds['grid']:.4f} % of the grid"),
