@@ -110,23 +110,27 @@ def _cropped(volume: Volume, mask: Volume | np.ndarray) -> tuple[np.ndarray, np.
     return image.astype(np.float32), region, grid
 
 
-def _offset(whole: Grid, part: Grid) -> np.ndarray:
-    """Index (x, y, z) of the part's first voxel in the whole grid."""
+def lies_on(whole: Grid, part: Grid) -> bool:
+    """Whether the voxels of one grid are voxels of the other."""
     start = whole.to_index(np.asarray(part.origin)[None])[0]
     end = np.rint(start) + np.asarray(part.size)
-    aligned = (
+    return bool(
         np.allclose(whole.spacing, part.spacing, rtol=1e-3)
         and np.allclose(whole.direction, part.direction, atol=1e-3)
         and np.abs(start - np.rint(start)).max() < 0.05
         and (np.rint(start) >= 0).all()
         and (end <= whole.size).all()
     )
-    if not aligned:
+
+
+def _offset(whole: Grid, part: Grid) -> np.ndarray:
+    """Index (x, y, z) of the part's first voxel in the whole grid."""
+    if not lies_on(whole, part):
         raise InputError(
             "The mask does not lie on the voxels of the image; resample it (nearest neighbor) onto "
             "the image that is measured."
         )
-    return np.rint(start).astype(int)
+    return np.rint(whole.to_index(np.asarray(part.origin)[None])[0]).astype(int)
 
 
 # --- diameters ------------------------------------------------------------------------------------

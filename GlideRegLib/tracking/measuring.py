@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import Grid
 from ..volume import Volume
 from .nodules import Nodule
 from .records import Method, TrackRow
 
 if TYPE_CHECKING:
     from .measures import Measurement
+
+#: A voxel belongs to a mask of other voxels when the mask holds this share of its middle. Linear
+#: between voxels, and a little under one half: rounding must not open holes.
+_HALF = 0.5 - 1e-4
+_OTHER_VOXELS = "The mask lies on other voxels; it was resampled onto those of the image."
+_NO_VOXEL = "The mask lies on other voxels, and no voxel of the image lies in it."
 
 
 @dataclass(frozen=True)
@@ -52,24 +59,45 @@ class Measured:
 def measure_nodule(volume: Volume, nodule: Nodule, settings: MeasureSettings) -> Measured:
     """Measures one nodule on its native image (HU).
 
-    What an earlier run measured stands; else its mask is measured as it was marked; without one it
-    is segmented around its center, if the settings ask for it.
+    What an earlier run measured stands; else its mask is measured as it was marked; without one, or
+    with one that no voxel of the image has, it is segmented around its center, if the settings ask
+    for it.
     """
-    from .measures import measure
+    from .measures import lies_on, measure
 
+    mask, remark = nodule.mask, ""
+    if mask is not None and not lies_on(volume.grid, mask.grid):
+        mask = _resampled(mask, volume.grid)
+        remark = _OTHER_VOXELS if mask is not None else _NO_VOXEL
     if nodule.measurement is not None:
-        return Measured(nodule.measurement, nodule.method, mask=nodule.mask)
+        return Measured(nodule.measurement, nodule.method, mask=mask)
     try:
-        if nodule.mask is not None:
-            return Measured(measure(volume, nodule.mask), "marked", mask=nodule.mask)
+        if mask is not None:
+            return Measured(measure(volume, mask), "marked", remark, mask)
         if not settings.segment:
-            return Measured()
+            return Measured(remark=remark)
         from .segment import segment_nodule
 
         mask = segment_nodule(volume, np.asarray(nodule.center), settings.maximum_diameter_mm)
-        return Measured(measure(volume, mask), "segmented", mask=mask)
+        remark = f"{remark} It was segmented here." if remark else ""
+        return Measured(measure(volume, mask), "segmented", remark, mask)
     except InputError as error:
-        return Measured(remark=str(error))
+        return Measured(remark=f"{remark} {error}".strip())
+
+
+def _resampled(mask: Volume, grid: Grid) -> Volume | None:
+    """A mask on the voxels of another grid, cropped, uint8; None when it fills half of none."""
+    ends = np.array([[0, 0, 0], np.asarray(mask.grid.size) - 1])
+    corners = np.stack(np.meshgrid(*ends.T, indexing="ij"), axis=-1).reshape(-1, 3)
+    index = grid.to_index(mask.grid.to_physical(corners))
+    low = np.maximum(np.floor(index.min(axis=0)).astype(int) - 1, 0)
+    high = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 2, grid.size)
+    if (high <= low).any():
+        return None
+    part = grid.padded(tuple(-low), tuple(high - np.asarray(grid.size)))
+    share = Volume(mask.array.astype(np.float32), mask.grid).resampled(part)
+    inside = (share.array >= _HALF).astype(np.uint8)
+    return Volume(inside, part) if inside.any() else None
 
 
 def prior_measured(

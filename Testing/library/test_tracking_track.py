@@ -13,8 +13,10 @@ import pytest
 from nodule_scene import SHIFT, Translation, at, prior_nodule, scene
 
 from GlideRegLib.errors import InputError
+from GlideRegLib.geometry import Grid
 from GlideRegLib.tracking.evaluation import pairing_quality, position_quality, state_quality
 from GlideRegLib.tracking.files import read_tracking, tracking_csv, write_tracking
+from GlideRegLib.tracking.measures import measure
 from GlideRegLib.tracking.measuring import measured_row
 from GlideRegLib.tracking.nodules import Nodule, nodules_from_labels
 from GlideRegLib.tracking.track import (
@@ -181,13 +183,35 @@ def test_marked_voxels_are_measured_as_they_are(images: tuple, priors: list) -> 
     assert any("one side was marked" in remark for remark in nearest.remarks)
 
 
-def test_a_mask_on_another_grid_is_remarked_and_not_measured(images: tuple) -> None:
-    mask = Volume(np.ones((3, 3, 3), np.uint8), replace(images[1].grid, size=(3, 3, 3)))
-    mask = Volume(mask.array, replace(mask.grid, origin=(12.3, -27.1, -195.2)))
-    nodule = Nodule("m", tuple(np.asarray(STAYS) + SHIFT), mask)
+def other_grid(images: tuple, center: np.ndarray, radius: float) -> Nodule:
+    """A ball around a place of the prior on voxels of 0.9 mm that are not those of the image."""
+    grid = Grid((40, 40, 40), (0.9,) * 3, tuple(center - 17.3))
+    index = np.stack(np.meshgrid(*[np.arange(40)] * 3, indexing="ij")[::-1], axis=-1)
+    away = np.linalg.norm(grid.to_physical(index.reshape(-1, 3)) - center, axis=1)
+    mask = Volume((away <= radius).reshape(grid.shape).astype(np.uint8), grid)
+    return Nodule("m", tuple(float(v) for v in center), mask)
+
+
+def test_a_mask_on_other_voxels_is_measured_on_those_of_the_image(images: tuple) -> None:
+    nodule = other_grid(images, np.asarray(STAYS) + SHIFT, 4.0)
+    row = track(Translation(), *images, [nodule]).rows[0]
+    assert row.moving_measurement.volume_mm3 == pytest.approx(4 / 3 * np.pi * 64, rel=0.1)
+    assert row.moving_method == "marked"
+    assert "other voxels" in row.remarks[0]
+    assert measure(images[1], row.moving_mask) == row.moving_measurement
+
+
+def test_a_mask_that_misses_the_image_is_segmented_when_that_is_wanted(images: tuple) -> None:
+    place = np.asarray(STAYS) + SHIFT
+    away = other_grid(images, place + 500.0, 4.0)
+    nodule = replace(away, center=tuple(float(v) for v in place))
     row = track(Translation(), *images, [nodule]).rows[0]
     assert row.moving_measurement is None
-    assert "voxels of the image" in row.remarks[0]
+    assert "no voxel" in row.remarks[0]
+    found = track(Translation(), *images, [nodule], None, TrackSettings(measure=LAST_DAYS)).rows[0]
+    assert found.moving_method == "segmented"
+    assert found.moving_measurement.volume_mm3 == pytest.approx(4 / 3 * np.pi * 64, rel=0.1)
+    assert "segmented here" in found.remarks[0]
 
 
 def test_nodules_far_outside_their_image_are_refused(images: tuple, priors: list) -> None:
