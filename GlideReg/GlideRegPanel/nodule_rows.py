@@ -129,9 +129,10 @@ def _toolTip(row, column: int, text: str) -> str:
 
 
 def _reserve(row) -> str:
+    text = _("Volume doubling time in days; negative when the nodule shrinks")
     if row.growth is None or not row.growth.greyed:
-        return _("Volume doubling time in days; negative when the nodule shrinks")
-    return _("Read with reserve: {reasons}").format(reasons="; ".join(row.growth.greyed))
+        return text
+    return text + _(". With reserve: {reasons}").format(reasons="; ".join(row.growth.greyed))
 
 
 def _decision(row) -> str:

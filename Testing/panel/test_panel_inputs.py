@@ -16,6 +16,7 @@ from driving import OpenModule, entries
 UI = Path(__file__).resolve().parents[2] / "GlideReg" / "Resources" / "UI"
 HAND_BOUND = {"preset", "weightsFile", "fixedMask", "movingMask", "fixedSegment", "movingSegment"}
 HAND_BOUND |= {"priorNodules", "currentNodules", "qualityLeftOut", "qualityProfile"}
+HAND_BOUND |= {"noduleDays", "noduleDaysPrior", "noduleDaysCurrent"}
 
 
 def sources() -> list[ElementTree.ElementTree]:

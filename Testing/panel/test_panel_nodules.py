@@ -276,6 +276,16 @@ def test_the_current_nodule_of_a_rejected_pair_becomes_a_new_one(tracked: OpenMo
     assert tracked.ui.rejectNoduleButton.checked
 
 
+def test_the_hint_on_a_doubling_time_says_its_sign_and_its_reserve(tracked: OpenModule) -> None:
+    hints = {}
+    for name in ("stays", "grows"):
+        item = tracked.ui.nodulesTable.item(row_of(tracked, name), 8)
+        hints[name] = item.toolTip()
+        assert "negative when the nodule shrinks" in hints[name]
+    assert "With reserve: a volume change of" in hints["stays"]
+    assert "reserve" not in hints["grows"]
+
+
 def test_a_pair_is_taken_apart_and_back(tracked: OpenModule) -> None:
     choose(tracked, "gone")
     assert not tracked.ui.separateNoduleButton.enabled, "there is no pair"
