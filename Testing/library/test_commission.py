@@ -372,7 +372,8 @@ def test_the_report_says_verdicts_limits_and_what_was_not_run(run: Path) -> None
     assert "What this test cannot show" in page and "Verdict of the physicist" in page
     assert f"<b>{report['verdict']}</b>" in page
     assert "not run: medium, large" in page
-    assert "20 HU of noise" in page and "air below -950 HU" in page and "-1 where nothing was compared" in page
+    assert "20 HU of noise" in page and "air below -950 HU" in page
+    assert "-1 where nothing was compared" in page
     assert report["limits_note"] in page and "limits looser than TG-132" in page
     assert page.count("data:image/jpeg;base64,") == 4 and "http" not in page.split("base64")[0]
     for case in report["cases"]:
