@@ -154,7 +154,7 @@ def _notes(subject: Subject) -> tuple[str, ...]:
         "own nodes within it; the lowest of them then stands in the map.",
         "There and back is a sanity check; it says nothing about accuracy.",
     ]
-    share = 100 * (1 - len(subject.body_points(2000)) / max(_body_count(subject, 2000), 1))
+    share = 100 * (1 - subject.partner_share)
     if share > 1:
         notes.append(
             f"{share:.0f} % of the fixed body has no partner in the moving image: there the "
@@ -191,12 +191,6 @@ def _ends_inside(subject: Subject) -> bool:
     grid = Grid.from_sitk(image)
     index = grid.to_index(subject.fixed.grid.corners())
     return bool((index < -0.501).any() or (index > np.asarray(grid.size) - 0.499).any())
-
-
-def _body_count(subject: Subject, count: int) -> int:
-    flat = int(subject.body.sum())
-    step = max(1, flat // count) | 1
-    return len(range(0, flat, step))
 
 
 def _provenance(subject: Subject, progress: Progress) -> dict:

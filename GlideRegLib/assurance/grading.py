@@ -62,6 +62,8 @@ def _grade_one(measure: Measure, criterion: Criterion | None, voxel_mm: float) -
     if few and verdict is Verdict.COMPLIANT:
         verdict = Verdict.REVIEW
         note = f"{note}; fewer than {criterion.minimum_n} samples".removeprefix("; ")
+    if measure.doubtful and verdict is Verdict.COMPLIANT:
+        verdict = Verdict.REVIEW
     text = criterion_text(criterion, voxel_mm)
     return replace(measure, criterion=text, verdict=verdict, note=note)
 

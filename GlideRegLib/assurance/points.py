@@ -22,6 +22,12 @@ _POINTS, _INVERTED = 20_000, 3_000
 _PER_STRUCTURE = 2_000
 #: Resamples of the bootstrap, its seed, and the fewest landmarks for which an interval is stated.
 _RESAMPLES, _SEED, _FEWEST = 9999, 0, 5
+#: Where less than this share of a region has partners, its points tell too little of it.
+_LEAST_SHARE = 0.5
+_IS_INVERSE = (
+    "the backward transform is a numerical inverse of the transform: it goes back by construction, "
+    "and verifies nothing; give one of a registration of its own"
+)
 
 
 def landmark_errors(subject: Subject) -> dict[str, np.ndarray] | None:
@@ -90,18 +96,23 @@ def consistency_measures(
 ) -> list[Measure]:
     """There and back (mm): with the given backward transform; always by inverting the transform
     numerically, which is consistent by construction (where it folds, one of several inverses is
-    found). Over a third image (mm), if its transforms were given.
+    found). A backward transform that is such an inverse is not measured. Over a third image (mm),
+    if its transforms were given.
 
     A sanity check, no accuracy. ``update`` may raise to cancel.
     """
     measures = []
-    if subject.backward is not None:
+    if subject.backward_is_inverse:
+        keys = (f"inverse_consistency_{key}" for key in ("mean", "p95", "max"))
+        measures += [Measure(key, "body", None, note=_IS_INVERSE) for key in keys]
+    elif subject.backward is not None:
         points = subject.body_points(_POINTS)
         there = transform_points(subject.transform, points)
         back = transform_points(subject.backward, there)
         note = "from the backward transform that was given; says something only if that comes from "
         note += "a registration of its own"
-        measures += _summary("inverse_consistency", points, back - points, note)
+        share = subject.partner_share
+        measures += _summary("inverse_consistency", points, back - points, note, share)
     update(0.3)
     measures.append(_numerical_inverse(subject))
     update(0.8)
@@ -110,7 +121,7 @@ def consistency_measures(
         over = transform_points(subject.onward, transform_points(subject.transform, points))
         straight = transform_points(subject.direct, points)
         note = "fixed to moving to third image, against fixed to third image"
-        measures += _summary("transitivity", points, over - straight, note)
+        measures += _summary("transitivity", points, over - straight, note, subject.partner_share)
     return measures
 
 
@@ -123,9 +134,9 @@ def _numerical_inverse(subject: Subject) -> Measure:
         back = mapping.inverse_points(transform_points(subject.transform, points))
     except InputError as error:  # no fault of the files, but a finding
         return Measure(key, "body", None, note=str(error))
-    p95 = _summary("inverse_consistency", points, back - points, "")[1]
     note = "inverted numerically (Newton): checks the arithmetic, not folds and not accuracy"
-    return Measure(key, "body", p95.value, n=p95.n, place=p95.place, note=note)
+    p95 = _summary("inverse_consistency", points, back - points, note, subject.partner_share)[1]
+    return replace(p95, key=key)
 
 
 def structure_consistency(
@@ -139,18 +150,22 @@ def structure_consistency(
     return [
         measure
         for j, layer in enumerate(subject.layers)
-        for measure in _layer_consistency(layer, lambda share, j=j: update((j + share) / count))
+        for measure in _layer_consistency(
+            layer, subject.backward_is_inverse, lambda share, j=j: update((j + share) / count)
+        )
     ]
 
 
-def _layer_consistency(subject: Subject, update: Callable[[float], None]) -> list[Measure]:
+def _layer_consistency(
+    subject: Subject, inverted: bool, update: Callable[[float], None]
+) -> list[Measure]:
     measures, labels = [], subject.fixed_labels
     boxes = ndimage.find_objects(labels)
     for label, name in subject.structure_names().items():
         box = boxes[label - 1] if label <= len(boxes) else None
-        if box is None:
-            key = "structure_consistency_p95"
-            measures.append(Measure(key, name, None, note=NOT_IN_FIXED))
+        if box is None or inverted:
+            note = _IS_INVERSE if inverted else NOT_IN_FIXED
+            measures.append(Measure("structure_consistency_p95", name, None, note=note))
             continue
         index = np.argwhere(labels[box] == label)
         index = index[:: max(1, len(index) // _PER_STRUCTURE)] + [s.start for s in box]
@@ -158,7 +173,8 @@ def _layer_consistency(subject: Subject, update: Callable[[float], None]) -> lis
         there = transform_points(subject.transform, points)
         inside = subject.moving.grid.contains(there)
         gaps = transform_points(subject.backward, there[inside]) - points[inside]
-        found = _summary("inverse_consistency", points[inside], gaps, "")
+        share = float(inside.mean())
+        found = _summary("inverse_consistency", points[inside], gaps, "", share, "it")
         p95, worst = found[1], found[2]
         measures.append(
             replace(p95, key="structure_consistency_p95", region=name, place=worst.place)
@@ -167,15 +183,39 @@ def _layer_consistency(subject: Subject, update: Callable[[float], None]) -> lis
     return measures
 
 
-def _summary(kind: str, points: np.ndarray, gaps: np.ndarray, note: str) -> list[Measure]:
-    """Mean, 95th percentile and maximum of the lengths of gaps (N, 3) at points (N, 3), mm."""
+def _summary(
+    kind: str,
+    points: np.ndarray,
+    gaps: np.ndarray,
+    note: str,
+    share: float,
+    whole: str = "the body",
+) -> list[Measure]:
+    """Mean, 95th percentile and maximum of the lengths of gaps (N, 3) at points (N, 3), mm;
+    ``share`` of the ``whole`` has partners in the moving image."""
     if not len(points):
-        note = "no part of the body lies in the moving image"
+        note = f"no part of {whole} lies in the moving image"
         return [Measure(f"{kind}_{key}", "body", None, note=note) for key in ("mean", "p95", "max")]
     errors = np.linalg.norm(gaps, axis=1)
     place, n = as_place(points[int(errors.argmax())]), len(errors)
+    few = share < _LEAST_SHARE
+    if few:
+        said = f"only {100 * share:.0f} % of {whole} lies in the moving image"
+        note = f"{note}; {said}".removeprefix("; ")
+    values = {
+        "mean": float(errors.mean()),
+        "p95": float(np.percentile(errors, 95)),
+        "max": float(errors.max()),
+    }
     return [
-        Measure(f"{kind}_mean", "body", float(errors.mean()), n=n, note=note),
-        Measure(f"{kind}_p95", "body", float(np.percentile(errors, 95)), n=n, note=note),
-        Measure(f"{kind}_max", "body", float(errors.max()), n=n, place=place, note=note),
+        Measure(
+            f"{kind}_{key}",
+            "body",
+            value,
+            n=n,
+            place=place if key == "max" else None,
+            note=note,
+            doubtful=few,
+        )
+        for key, value in values.items()
     ]

@@ -58,7 +58,8 @@ class Measure:
     when it was not measured, and ``note`` then says why. ``before`` is the same without the
     transform. ``interval`` is the 95 % interval of ``value`` and ``n`` the number of samples.
     ``place`` is the LPS point in mm, in the fixed image, to which the number belongs.
-    ``criterion`` is the text of the limit, empty when the profile has none.
+    ``criterion`` is the text of the limit, empty when the profile has none. ``doubtful``: measured
+    on too small a part to be better than for review.
     """
 
     key: str
@@ -71,6 +72,7 @@ class Measure:
     note: str = ""
     criterion: str = ""
     verdict: Verdict = Verdict.INFORMATION
+    doubtful: bool = False
 
     @property
     def title(self) -> str:
@@ -109,7 +111,7 @@ class Measure:
         own = {name: data.get(name) for name in cls.__dataclass_fields__}
         for name in ("interval", "place"):
             own[name] = None if own[name] is None else tuple(own[name])
-        own["verdict"] = Verdict(own["verdict"])
+        own["verdict"], own["doubtful"] = Verdict(own["verdict"]), bool(own["doubtful"])
         return cls(**own)
 
 

@@ -123,14 +123,41 @@ class Subject:
     def body_points(self, count: int) -> np.ndarray:
         """About ``count`` points spread evenly over the body whose partners lie in the moving
         image, LPS mm (N, 3)."""
-        from ..field import transform_points
+        points = self._spread(count)
+        return points[self._has_partner(points)]
 
+    def _spread(self, count: int) -> np.ndarray:
         flat = np.flatnonzero(self.body)
         # An odd step that shares no factor with the rows keeps the points off common planes.
         step = max(1, flat.size // count) | 1
         index = np.stack(np.unravel_index(flat[::step], self.body.shape), axis=1)[:, ::-1]
-        points = self.fixed.grid.to_physical(index)
-        return points[self.moving.grid.contains(transform_points(self.transform, points))]
+        return self.fixed.grid.to_physical(index)
+
+    def _has_partner(self, points: np.ndarray) -> np.ndarray:
+        from ..field import transform_points
+
+        return self.moving.grid.contains(transform_points(self.transform, points))
+
+    @cached_property
+    def partner_share(self) -> float:
+        """The share of the fixed body whose partners lie in the moving image, 0 to 1."""
+        return float(self._has_partner(self._spread(2000)).mean())
+
+    def in_body(self, points: np.ndarray) -> np.ndarray:
+        """Which LPS points (N, 3) lie in the fixed body: bool (N,)."""
+        grid = self.fixed.grid
+        inside = grid.contains(points)
+        last = np.asarray(grid.size) - 1
+        x, y, z = np.clip(np.rint(grid.to_index(points[inside])), 0, last).astype(int).T
+        inside[inside] = self.body[z, y, x]
+        return inside
+
+    @cached_property
+    def backward_is_inverse(self) -> bool:
+        """Whether the backward transform is the forward one inverted, see :mod:`.inverse`."""
+        from .inverse import is_numerical_inverse
+
+        return self.backward is not None and is_numerical_inverse(self)
 
 
 def as_place(point: np.ndarray) -> tuple[float, float, float]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from assurance_scenes import affine, as_transform, foreign_composite, subject_of, tilted_grid
 from scipy import stats
 
 from GlideRegLib.assurance.assess import assess
+from GlideRegLib.assurance.grading import grade
 from GlideRegLib.assurance.intensity import intensity_measures, mutual_information
 from GlideRegLib.assurance.points import (
     bootstrap_interval,
@@ -17,11 +19,12 @@ from GlideRegLib.assurance.points import (
     landmark_measures,
     structure_consistency,
 )
-from GlideRegLib.assurance.profile import Profile
+from GlideRegLib.assurance.profile import Criterion, Limit, Profile
 from GlideRegLib.assurance.records import Measure, Verdict
 from GlideRegLib.assurance.subject import Subject
 from GlideRegLib.errors import InputError
-from GlideRegLib.field import transform_points
+from GlideRegLib.field import DisplacementField, transform_points
+from GlideRegLib.geometry import Grid
 from GlideRegLib.volume import Volume
 
 GRID = tilted_grid()
@@ -189,3 +192,81 @@ def test_a_transform_without_an_inverse_is_assessed_and_everything_in_it_is_fold
     assert found.find("folding", "body").verdict is Verdict.NOT_COMPLIANT
     inverse = found.find("numerical_inverse_p95")
     assert inverse.value is None and "no inverse" in inverse.note
+
+
+# --- a backward transform that proves nothing -----------------------------------------------------
+
+
+def smooth_field(millimeters: float) -> DisplacementField:
+    """A bend over GRID on coarse nodes: between them its inverse is not exact."""
+    lattice = tilted_grid((20, 18, 30))
+    nodes = Grid(lattice.size, (3.0, 4.0, 5.0), lattice.origin, lattice.direction)
+    axes = torch.meshgrid(*[torch.linspace(0, 7, n) for n in nodes.shape], indexing="ij")
+    vectors = millimeters * torch.stack([torch.sin(axes[k]) for k in (1, 2, 0)])
+    return DisplacementField(vectors, nodes)
+
+
+@pytest.mark.parametrize("kind", ["linear", "field", "field and linear", "the other way round"])
+def test_the_transforms_own_inverse_does_not_count_as_a_second_run(kind: str) -> None:
+    field = smooth_field(3.0)
+    there, back = field.to_sitk_transform(), field.inverse().to_sitk_transform()
+    shift = sitk.TranslationTransform(3, (2.0, -1.0, 3.0))
+    forward, backward = {
+        "linear": (centered_turn(), centered_turn().GetInverse()),
+        "field": (there, back),
+        "field and linear": (
+            sitk.CompositeTransform([shift, there]),
+            sitk.CompositeTransform([back, shift.GetInverse()]),
+        ),
+        "the other way round": (back, there),
+    }[kind]
+    labels = np.zeros(GRID.shape, np.uint8)
+    labels[20:30, 10:20, 10:20] = 1
+    pair = (Volume(labels, GRID),) * 2
+    subject = subject_of(forward, GRID, backward=backward, labels=pair)
+    measures = [*consistency_measures(subject), *structure_consistency(subject)]
+    criteria = (
+        Criterion("inverse_consistency_p95", Limit(3.0)),
+        Criterion("structure_consistency_p95", Limit(3.0)),
+    )
+    graded = [m for m in grade(measures, Profile("O", "d", "s", criteria), 2.5) if m.criterion]
+    assert len(graded) == 2
+    for measure in graded:
+        assert measure.verdict is Verdict.NOT_VERIFIED
+        assert "numerical inverse" in measure.note
+    if kind == "field":  # interpolated between its nodes: worse than a limit of 0.05 mm
+        points = subject.body_points(2000)
+        gaps = transform_points(backward, transform_points(forward, points)) - points
+        assert np.percentile(np.linalg.norm(gaps, axis=1), 95) > 0.05
+
+
+def test_a_second_run_that_is_off_by_a_fifth_of_a_millimeter_counts() -> None:
+    field = smooth_field(3.0)
+    off = sitk.TranslationTransform(3, (0.2, 0.0, 0.0))
+    back = sitk.CompositeTransform([off, field.inverse().to_sitk_transform()])
+    subject = subject_of(field.to_sitk_transform(), GRID, backward=back)
+    found = by_key(consistency_measures(subject))["inverse_consistency_mean"]
+    assert found.value == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_small_part_of_the_body_is_not_enough_to_be_compliant() -> None:
+    """Moved out of the moving image but for a rim, and back with an error of 1 mm."""
+    labels = np.zeros(GRID.shape, np.uint8)
+    labels[5:55, 10:20, 10:20] = 1
+    pair = (Volume(labels, GRID),) * 2
+    for millimeters, verdict in ((110.0, Verdict.REVIEW), (10.0, Verdict.COMPLIANT)):
+        there = affine(np.eye(3), (0.0, 0.0, millimeters))
+        back = affine(np.eye(3), (0.0, 1.0, -millimeters))
+        subject = subject_of(there, GRID, backward=back, labels=pair)
+        criteria = [
+            Criterion(key, Limit(2.0))
+            for key in ("inverse_consistency_p95", "structure_consistency_p95")
+        ]
+        measures = [*consistency_measures(subject), *structure_consistency(subject)]
+        graded = [m for m in grade(measures, Profile("O", "d", "s", tuple(criteria)), 2.5)]
+        shown = {m.key: m for m in graded if m.criterion}
+        assert {m.verdict for m in shown.values()} == {verdict}
+        said = ["% of" in m.note for m in shown.values()]
+        assert all(said) if verdict is Verdict.REVIEW else not any(said)
+        again = Measure.from_dict(shown["inverse_consistency_p95"].to_dict())
+        assert again == shown["inverse_consistency_p95"]
