@@ -28,6 +28,13 @@ _PATTERNS = (
 )
 #: Endings of two parts name nobody: a sentence may list them.
 _BARE = {".nii.gz", ".mrk.json", ".pt.tar", ".tar.gz"}
+# The words beside ^ that consist of letters: "PTV_60^2" is no person.
+_PERSON_NAME = re.compile(r"{0}(?:\^+{0})+".replace("{0}", r"[^\W\d_](?:['’.-]?[^\W\d_])*\.?"))
+_BIRTH = re.compile(
+    r"\b(?:DOB|born|birth\s*date|date of birth|geb\.?)\W*"
+    r"(?:\d{1,4}[-./ ]\d{1,2}[-./ ]\d{1,4}|\d{8})",
+    re.I,
+)
 
 
 def without_names(text: str) -> str:
@@ -48,6 +55,14 @@ def with_roles(text: str, files: Mapping[str, Path]) -> str:
         own = re.escape(str(path))
         text = re.sub(rf"'{own}(?:[/\\][^']*)?'|{own}(?![\w/\\]|\.\w)", f"({role})", text)
     return text
+
+
+def without_persons(text: str) -> str:
+    """:func:`without_names`, and "(name)" and "(date)" in the place of what DICOM writes of people:
+    Family^Given, and a date after "DOB" and the like. For texts that people typed, such as names of
+    structures. What a person wrote in other words stays: such texts must be read before they are
+    passed on."""
+    return _BIRTH.sub("(date)", _PERSON_NAME.sub("(name)", without_names(text)))
 
 
 def without_names_in(data: object) -> object:

@@ -165,6 +165,11 @@ def _notes(subject: Subject) -> tuple[str, ...]:
             "The displacement field ends inside the fixed image. Beyond it ITK moves nothing (3D "
             "Slicer goes on with the last vector), and the jump shows as folds at its border."
         )
+    if subject.names:
+        notes.append(
+            "Names of structures are printed as they were given: read them before you pass this "
+            "on, they must name no patient."
+        )
     for role, volume in (("fixed", subject.fixed), ("moving", subject.moving)):
         notes += [f"{role} image: {without_names(note)}" for note in volume.notes]
     return tuple(notes)

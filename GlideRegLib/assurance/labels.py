@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid
 from ..propagation.volumes import read_layers
-from ..redaction import without_names
+from ..redaction import without_persons
 from ..volume import Volume, content_hash
 
 #: Labels above this are renumbered: tables are as long as the largest one.
@@ -110,7 +110,7 @@ def _paired_by_name(
             kept = {file.segments[m][1]: labels[m] for m in members if m in file.segments}
             pair.append(_relabeled(file.layers[layer], kept))
         pairs.append((pair[0], pair[1]))
-    called = {label: without_names(key[0]) or f"label {label}" for key, label in labels.items()}
+    called = {label: without_persons(key[0]) or f"label {label}" for key, label in labels.items()}
     return pairs, called
 
 

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from ..errors import InputError
-from ..redaction import without_names
+from ..redaction import without_persons
 
 _IDS = ("id", "value", "label_value", "labelvalue", "number", "label", "index")
 _NAMES = ("name", "structure", "segment", "organ", "segment_name", "label_name", "label")
@@ -40,7 +40,7 @@ def read_names(path: str | Path) -> dict[int, str]:
     if len(labels) != len(set(labels)):
         raise InputError(f"The names '{path}' list a label twice.")
     return {
-        label: without_names(name) or f"label {label}"
+        label: without_persons(name) or f"label {label}"
         for label, name in zip(labels, columns[names], strict=True)
     }
 

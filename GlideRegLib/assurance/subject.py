@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
+from ..redaction import without_persons
 from ..volume import Volume
 from .records import OTHER_REGIONS
 
@@ -109,7 +110,7 @@ class Subject:
         found = set().union(*(np.unique(volume.array).tolist() for volume in self.labels)) - {0}
         names: dict[int, str] = {}
         for label in sorted(int(v) for v in found):
-            name = self.names.get(label, f"label {label}")
+            name = without_persons(self.names.get(label, f"label {label}"))
             others = (other for k, other in self.names.items() if k < label)
             taken = name in (*others, *names.values(), *OTHER_REGIONS)
             names[label] = f"{name} ({label})" if taken else name

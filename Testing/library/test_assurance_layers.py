@@ -18,6 +18,7 @@ from GlideRegLib.assurance.records import Assessment
 from GlideRegLib.assurance.subject import Subject
 from GlideRegLib.cli import main
 from GlideRegLib.errors import InputError
+from GlideRegLib.redaction import without_persons
 from GlideRegLib.volume import Volume, read_labels
 
 GRID = tilted_grid((30, 28, 26))
@@ -218,3 +219,42 @@ def test_huge_labels_are_measured_and_keep_their_names(job: AssessJob, tmp_path:
     sitk.WriteImage(sitk.GetImageFromArray(np.full((4, 4, 4), 2**32 - 1, np.uint32)), str(path))
     with pytest.raises(InputError, match="largest is 2147483647"):
         read_labels(path)
+
+
+def test_a_person_in_the_name_of_a_segment_is_not_printed(job: AssessJob, tmp_path: Path) -> None:
+    """Names of a table and of segments; the page and its numbers say that names are printed."""
+    person = "GTV Miller^Ann DOB 1950-01-02"
+    (tmp_path / "names.csv").write_text(f"id,name\n1,lung\n2,{person}\n", encoding="utf-8")
+    file = write_segmentation(tmp_path / "p.seg.nrrd", [box(1, 5, 20).array], [(person, 0, 1)])
+    segments = {
+        "fixed_labels": file,
+        "moving_labels": file,
+        "more_fixed_labels": (),
+        "more_moving_labels": (),
+        "names": None,
+    }
+    for number, change in enumerate(({}, segments)):
+        folder = tmp_path / f"out{number}"
+        found = run_assess_job(replace(job, **change, output=str(folder), report=True))
+        assert "GTV (name) (date)" in found.structures()
+        for name in ("assessment.json", "assessment.html"):
+            words = (folder / name).read_text(encoding="utf-8")
+            assert "(name) (date)" in words
+            assert not any(part in words for part in ("Miller", "^Ann", "1950-01"))
+            assert "read them before you pass this on" in words
+
+
+@pytest.mark.parametrize(
+    ("typed", "printed"),
+    [
+        ("O'Neil^Pat GTV1", "(name) GTV1"),
+        ("M\u00fcller^Hans-Peter^^Dr. lung", "(name) lung"),
+        ("CTV born 02.01.1950", "CTV (date)"),
+        ("lung DOB:19500102", "lung (date)"),
+        ("PTV_60^2", "PTV_60^2"),
+        ("Lung L^2", "Lung L^2"),
+        ("heart", "heart"),
+    ],
+)
+def test_what_dicom_writes_of_people_is_taken_out_of_names(typed: str, printed: str) -> None:
+    assert without_persons(typed) == printed
