@@ -70,36 +70,23 @@ def _row(row: TrackRow, sheet: bytes | None) -> dict:
         "distance": number(row.distance_mm),
         "uncertainty": number(row.uncertainty_mm, 1),
         "measures": [*diameters, *volumes],
-        "change": f"{change.volume_change_percent:+.0f} %" if change else _DASH,
-        "doubling": _doubling(row),
+        "change": f"{change.volume_change_text} %" if change else _DASH,
+        "doubling": (change and change.doubling_time_text) or _DASH,
         "greyed": "; ".join(change.greyed) if change else "",
         "picture": f"data:image/jpeg;base64,{picture}" if picture else "",
     }
 
 
-def _doubling(row: TrackRow) -> str:
-    """Volume doubling time with the range that volume errors allow."""
-    change = row.growth
-    if change is None or change.days is None:
-        return _DASH
-    shortest, longest = change.doubling_time_range_days or (None, None)
-    if shortest is None:
-        return "does not double"
-    span = f"{number(shortest, 0)} to {number(longest, 0)}"
-    if longest is None:
-        span = f"at least {number(shortest, 0)}"
-    grows = change.doubling_time_days is not None and change.doubling_time_days > 0
-    return f"{number(change.doubling_time_days, 0)} ({span})" if grows else f"none ({span})"
-
-
 def _flags(row: TrackRow) -> dict:
     said = {True: "reached", False: "not reached", None: "does not apply"}
-    flags = row.growth.flags
-    reasons = dict.fromkeys(reason for flag in flags for reason in flag.greyed)
+    flags, everywhere = row.growth.flags, row.growth.greyed
+    reasons = list(everywhere)
+    for flag in flags:
+        reasons += [f"{flag.name}: {reason}" for reason in flag.greyed if reason not in everywhere]
     return {
         "name": without_names(row.name),
         "titles": [f"{flag.name}: {flag.text}" for flag in flags],
-        "cells": [said[flag.reached] for flag in flags],
+        "cells": [{"text": said[f.reached], "greyed": bool(f.greyed)} for f in flags],
         "greyed": "; ".join(reasons),
     }
 

@@ -72,6 +72,24 @@ class Growth:
     greyed: tuple[str, ...]
     flags: tuple[ThresholdFlag, ...] = ()
 
+    @property
+    def volume_change_text(self) -> str:
+        """The change in percent with its sign, as tables show it: "+30"."""
+        return _percent_text(self.volume_change_percent)
+
+    @property
+    def doubling_time_text(self) -> str:
+        """The doubling time in days with its range, as tables show it: "200 (115 to 760)"; "" when
+        the days are not known."""
+        if self.doubling_time_range_days is None:
+            return ""
+        shortest, longest = self.doubling_time_range_days
+        if shortest is None:
+            return "does not double"
+        to = f"at least {shortest:.0f}" if longest is None else f"{shortest:.0f} to {longest:.0f}"
+        time = self.doubling_time_days
+        return f"{'none' if time is None or time < 0 else format(time, '.0f')} ({to})"
+
 
 REFERENCE_THRESHOLDS: tuple[ReferenceThreshold, ...] = (
     ReferenceThreshold(
@@ -154,8 +172,16 @@ def _greyed(earlier: Measurement, later: Measurement, percent: float) -> tuple[s
     if smallest <= _SMALL_MM:
         reasons.append(f"a diameter of {smallest:.1f} mm is not above {_SMALL_MM:.0f} mm")
     if percent < _SMALL_GROWTH_PERCENT:
-        reasons.append(f"a volume change of {percent:+.0f} % is below +25 %")
+        reasons.append(f"a volume change of {_percent_text(percent)} % is below +25 %")
     return tuple(reasons)
+
+
+def _percent_text(percent: float) -> str:
+    """Whole percent with a sign; what is below the limit of growth does not read like it."""
+    text = f"{percent:+.0f}"
+    if percent < _SMALL_GROWTH_PERCENT <= float(text):
+        return f"{math.floor(10 * percent) / 10:+.1f}"
+    return "+0" if float(text) == 0 else text
 
 
 def _flag(threshold: ReferenceThreshold, change: Growth) -> ThresholdFlag:

@@ -259,5 +259,5 @@ def _facts(row: TrackRow) -> str:
         if found is not None:
             facts.append(f"{side} {found.volume_mm3:.0f} mm³")
     if row.growth is not None:
-        facts.append(f"change {row.growth.volume_change_percent:+.0f} %")
+        facts.append(f"change {row.growth.volume_change_text} %")
     return "   ".join(facts) or "no measurement"
