@@ -29,6 +29,8 @@ _MEASURES = {
     "mass_mg": "mass_mg",
     "slice_thickness_mm": "slice_thickness_mm",
 }
+#: In the place of a doubling time: the volume does not double within any time.
+_NEVER = "never"
 #: What a spreadsheet would take for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t")
 
@@ -134,14 +136,16 @@ def _cells(row: TrackRow) -> dict[str, object]:
 
 def _growth_cells(row: TrackRow) -> dict[str, object]:
     change = row.growth
-    shortest, longest = (change and change.doubling_time_range_days) or (None, None)
+    ends = (change and change.doubling_time_range_days) or ()
+    # No end of the range is known without days; one that is known may be "never".
+    shortest, longest = [_number(days) or _NEVER for days in ends] or ("", "")
     return {
         "days_between": _number(change and change.days),
         "volume_change_percent": _number(change and change.volume_change_percent),
         "mean_diameter_change_mm": _number(change and change.mean_diameter_change_mm),
         "volume_doubling_time_days": _number(change and change.doubling_time_days),
-        "volume_doubling_time_shortest_days": _number(shortest),
-        "volume_doubling_time_longest_days": _number(longest),
+        "volume_doubling_time_shortest_days": shortest,
+        "volume_doubling_time_longest_days": longest,
         "read_with_reserve_because": "; ".join(change.greyed) if change else "",
         "reference_thresholds_reached": _flags(row),
     }
@@ -166,7 +170,8 @@ def _position(name: str, point: Point | None) -> dict[str, object]:
 def _number(value: float | None, digits: int = 3) -> str:
     if value is None:
         return ""
-    return f"{float(value):.{digits}f}".replace("-0.000", "0.000")
+    text = f"{float(value):.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
 
 
 def _text(value: str) -> str:
