@@ -7,6 +7,7 @@ writes. All of it or none. As JSON with ``"task": "track"`` it is a job of the w
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from ..volume import Volume, read_volume
 from .evaluation import position_quality
 from .mapping import FileMapping, Mapping, SwappedMapping
 from .masks import masks_of
-from .nodules import NO_NODULES, Nodule, Point, as_point, read_nodules, with_identities
+from .nodules import NO_NODULES, Nodule, NoduleList, Point, as_point, read_nodules, with_identities
 from .output import save_files, save_lists
 from .pictures import WINDOW_HU, nodule_sheet
 from .records import Tracking
@@ -37,6 +38,8 @@ _PLAN = {"read": 1.0, "track": 5.0, "pictures": 8.0, "save": 4.0}
 #: The names that a registration gives to its transform, and to its expected error beside it.
 _REGISTERED = ("transform.h5", "displacement.nii.gz")
 _ERROR_FILE = "uncertainty.nii.gz"
+#: What a sentence about a list without nodules says.
+_EMPTY = re.compile("is empty|holds no points")
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ def run_track_job(job: TrackJob, progress: Progress | None = None) -> Tracking:
     with progress.stage("track"):
         check = _counting(progress, len(nodules[0]) + len(nodules[1] or ()))
         tracking = track(mapping, current, prior, *nodules, settings=settings, check=check)
+        tracking = replace(tracking, registration_prior=job.prior)
         if reference is not None:
             places = {n.identifier: as_point(p) for n, p in zip(nodules[0], reference, strict=True)}
             tracking = replace(tracking, quality=position_quality(tracking, places))
@@ -178,11 +182,22 @@ def _read_nodules(
         if path in (None, NO_NODULES):
             lists.append(None if path is None else ())
             continue
-        found = read_nodules(path)
+        found = _read_list(path, side == job.prior)
         for note in found.notes:
             progress.message(note)
         lists.append(with_identities(found.nodules, getattr(job, f"{side}_identities")))
     return lists[0] or (), lists[1]
+
+
+def _read_list(path: str, of_prior: bool) -> NoduleList:
+    """The nodules of a file; an empty one of the current image has a word of its own."""
+    try:
+        return read_nodules(path)
+    except InputError as error:
+        if of_prior or not _EMPTY.search(str(error)):
+            raise
+        text = f"{error} For a scan without nodules give the word {NO_NODULES}."
+        raise InputError(text) from error
 
 
 def _check_reference(reference: np.ndarray | None, priors: Sequence[Nodule]) -> None:

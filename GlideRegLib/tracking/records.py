@@ -178,7 +178,8 @@ class Tracking:
 
     ``days`` between the acquisitions (None: unknown). ``settings`` are those of the run and
     ``notes`` what a reader should know, plain values. ``quality`` holds the measures against a
-    reference, if there was one.
+    reference, if there was one. ``registration_prior``: which image of the registration was the
+    prior, "moving" or "fixed"; in the rows the prior is always called moving.
     """
 
     rows: tuple[TrackRow, ...]
@@ -186,6 +187,7 @@ class Tracking:
     settings: dict = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     quality: dict = field(default_factory=dict)
+    registration_prior: str = "moving"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -232,6 +234,8 @@ class Tracking:
             "notice": NOTICE,
             "frame": "LPS",
             "units": "mm",
+            "roles": {"moving": "prior", "fixed": "current"},
+            "registration": {"prior": self.registration_prior},
             "days": self.days,
             "counts": self.counts(),
             "quality": self.quality,
@@ -251,6 +255,7 @@ class Tracking:
             data.get("settings") or {},
             tuple(data.get("notes") or ()),
             data.get("quality") or {},
+            (data.get("registration") or {}).get("prior", "moving"),
         )
 
 
