@@ -19,7 +19,7 @@ from .progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
     from .methods import Method
-    from .tracking.records import Tracking
+    from .tracking.records import Tracking, TrackRow
 
 
 class LiveProgress:
@@ -143,21 +143,22 @@ def print_methods(console: Console, methods: Iterable[Method], details: bool = F
 
 
 def print_nodules(console: Console, tracking: Tracking) -> None:
-    """Prints one line per tracked nodule, and CPM when there was a reference."""
+    """Prints one line per tracked nodule, notes and remarks, and CPM when there was a reference."""
     table = Table(title="Nodules - research use only", title_style="bold")
-    for name in ("nodule", "state", "distance, mm", "prior, mm³", "current, mm³", "change, %"):
+    measures = ("distance, mm", "prior, mm³", "current, mm³", "change, %", "doubling, days")
+    for name in ("nodule", "state", *measures):
         table.add_column(name, justify="left" if name in ("nodule", "state") else "right")
-    for row in tracking:
-        volumes = [
-            "" if found is None else f"{found.volume_mm3:.0f}"
-            for found in (row.moving_measurement, row.fixed_measurement)
-        ]
-        change = "" if row.growth is None else f"{row.growth.volume_change_percent:+.0f}"
-        distance = "" if row.distance_mm is None else f"{row.distance_mm:.2f}"
-        table.add_row(escape(row.name), row.state, distance, *volumes, change)
+    cells = [_nodule_cells(row) for row in tracking]
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
     counts = [f"{count} {state}" for state, count in tracking.counts().items() if count]
     console.print(", ".join(counts), highlight=False)
+    if any(row[-1].endswith("*") for row in cells):
+        console.print("* to be read with reserve; nodules.csv and the report say why")
+    remarks = [f"{row.name}: {remark}" for row in tracking for remark in row.remarks]
+    for text in (*tracking.notes, *remarks):
+        console.print(escape(text), highlight=False)
     for key, name in (("field", "by the field"), ("predicted", "after local refinement")):
         shares = tracking.quality.get("cpm_percent", {}).get(key)
         if shares:
@@ -168,3 +169,17 @@ def print_nodules(console: Console, tracking: Tracking) -> None:
                 f"(n = {errors['n']})",
                 highlight=False,
             )
+
+
+def _nodule_cells(row: TrackRow) -> list[str]:
+    volumes = [
+        "" if found is None else f"{found.volume_mm3:.0f}"
+        for found in (row.moving_measurement, row.fixed_measurement)
+    ]
+    distance = "" if row.distance_mm is None else f"{row.distance_mm:.2f}"
+    cells = [escape(row.name), row.state, distance, *volumes]
+    if row.growth is None:
+        return [*cells, "", ""]
+    doubling = row.growth.doubling_time_text
+    reserve = "*" if doubling and row.growth.greyed else ""
+    return [*cells, row.growth.volume_change_text, doubling + reserve]

@@ -34,6 +34,9 @@ __all__ = [
 
 
 _ERROR_UNKNOWN = "The error of this transform is not known; states do not allow for it."
+_NOTHING_MEASURED = (
+    "No nodule could be measured; check that the images, and their lists, are not exchanged."
+)
 #: The largest error that is stated, mm: it says that nothing is known.
 _LOST_MM = 1e3
 
@@ -114,6 +117,7 @@ def track(
         check()
         current = used.get(row.fixed_identifier or "")
         measured.append(measured_row(row, fixed, current, settings.measure))
+    notes += _nothing_measured(measured, [*priors, *(currents or [])], settings.measure)
     used_settings = plain_values(asdict(settings))
     return Tracking(tuple(measured), settings.measure.days, used_settings, tuple(notes))
 
@@ -259,6 +263,15 @@ def _with_remark(row: TrackRow, strange: bool, role: str) -> TrackRow:
         return row
     text = f"Its place lies outside of the {role} image, or in its padding: check it."
     return replace(row, remarks=(*row.remarks, text))
+
+
+def _nothing_measured(
+    rows: Sequence[TrackRow], nodules: Sequence[Nodule], settings: MeasureSettings
+) -> list[str]:
+    """A note when nodules were to be measured, and none was."""
+    wanted = settings.segment or any(nodule.mask is not None for nodule in nodules)
+    found = any(row.moving_measurement or row.fixed_measurement for row in rows)
+    return [_NOTHING_MEASURED] if nodules and wanted and not found else []
 
 
 def _check_identities(role: str, nodules: Sequence[Nodule]) -> None:
