@@ -56,7 +56,10 @@ def track(
     ),
     dates: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="PRIOR CURRENT", help="Or both dates, as 2024-03-31 2024-09-30."),
+        typer.Option(
+            metavar="PRIOR CURRENT",
+            help="Or both dates, as 2024-03-31 2024-09-30. Without: by the headers of DICOM folders.",
+        ),
     ] = None,
     refine: Annotated[bool, typer.Option(help="Correct predictions on the native images.")] = True,
     matched_mm: Annotated[float, typer.Option(help="Farthest pair that is 'matched', mm.")] = 2.0,

@@ -21,6 +21,7 @@ from ..landmarks import read_landmarks
 from ..progress import Progress
 from ..settings import Settings
 from ..volume import Volume, read_volume
+from .dates import days_between
 from .evaluation import position_quality
 from .mapping import FileMapping, Mapping, SwappedMapping
 from .masks import masks_of
@@ -142,11 +143,13 @@ def run_track_job(job: TrackJob, progress: Progress | None = None) -> Tracking:
     prior, current = inputs.moving, inputs.fixed
     if job.prior == "fixed":
         mapping, prior, current = SwappedMapping(mapping), current, prior
-    settings, window = _for_modality(job.settings, modality, current)
+    dated, said = _dated(job)
+    settings, window = _for_modality(dated, modality, current)
     with progress.stage("track"):
         check = _counting(progress, len(nodules[0]) + len(nodules[1] or ()))
         tracking = track(mapping, current, prior, *nodules, settings=settings, check=check)
-        tracking = replace(tracking, registration_prior=job.prior)
+        notes = (*tracking.notes, *said)
+        tracking = replace(tracking, registration_prior=job.prior, notes=notes)
         if reference is not None:
             places = {n.identifier: as_point(p) for n, p in zip(nodules[0], reference, strict=True)}
             tracking = replace(tracking, quality=position_quality(tracking, places))
@@ -187,6 +190,17 @@ def _read_nodules(
             progress.message(note)
         lists.append(with_identities(found.nodules, getattr(job, f"{side}_identities")))
     return lists[0] or (), lists[1]
+
+
+def _dated(job: TrackJob) -> tuple[TrackSettings, tuple[str, ...]]:
+    """The settings with the days between the scans: as given, else by their DICOM headers."""
+    measure = job.settings.measure
+    if measure.days is not None:
+        return job.settings, ()
+    current, prior = (job.fixed, job.moving)[:: 1 if job.prior == "moving" else -1]
+    days, note = days_between(prior, current)
+    settings = replace(job.settings, measure=replace(measure, days=days))
+    return settings, (note,) if note else ()
 
 
 def _read_list(path: str, of_prior: bool) -> NoduleList:
