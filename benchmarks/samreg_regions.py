@@ -82,7 +82,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--motion", type=float, nargs=2, default=(10.0, 25.0))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data", type=Path, help="folder of the real data")
-    parser.add_argument("--name", default="samreg", help="name of the file written")
+    parser.add_argument("--name", default="samreg-regions", help="name of the file written")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of the pairs")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "Resources" / "benchmarks")
     return parser.parse_args(arguments)

@@ -9,7 +9,8 @@ The weights are the user's own file (``dinov2_vitl14_pretrain.pth``, or the smal
 the settings (SAM 2, MobileSAM) in DINOv2's place: another method, named ``dinoreg-sam``. Slices
 and cells are those of the settings; the paper's are ``input_side`` 1120 and ``slice_mm`` of three
 slices. The PCA scores are whitened, which the paper's are not: raw scores let one channel outweigh
-the rest.
+the rest. ConvexAdam is taken without the faults of its package (``published`` False), with cells of
+4 working voxels.
 """
 
 from __future__ import annotations
