@@ -45,6 +45,13 @@ class ScanDates(Section):
         days = dates.keptDays(self.parameters)
         self.ui.daysLabel.text = daysApart(days) if days is not None else self._hint
         self.ui.daysLabel.visible = bool(self.ui.daysLabel.text)
+        self.ui.daysLabel.toolTip = (
+            _(
+                "The days between these two scans, as doubling times use them. Typed dates replace them."
+            )
+            if days is not None
+            else _("The DICOM database does not date the prior scan before the current one")
+        )
 
     def _propose(self, prior, current) -> None:
         """Fills in what the DICOM database knows, unless the days are known already."""
@@ -57,7 +64,8 @@ class ScanDates(Section):
             self._fill(*found)
             self._onText()
         else:
-            self._hint = _("By DICOM, the prior scan is not the earlier one")
+            same = found[0] == found[1]
+            self._hint = _("one day") if same else _("exchanged?")
 
     def _fill(self, *texts: str) -> None:
         self._filling = True

@@ -371,7 +371,8 @@ def test_dates_are_proposed_where_volumes_came_from_dicom(
     ui.fixedVolumeSelector.setCurrentNode(later.prior)
     ui.movingVolumeSelector.setCurrentNode(later.current)
     module.processEvents()
-    assert not ui.priorDateEdit.text and "not the earlier one" in ui.daysLabel.text
+    assert not ui.priorDateEdit.text and ui.daysLabel.text == "exchanged?"
+    assert "does not date the prior scan before" in ui.daysLabel.toolTip
 
 
 def test_cancel_ends_the_tracking_and_leaves_nothing(
