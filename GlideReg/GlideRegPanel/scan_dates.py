@@ -45,13 +45,13 @@ class ScanDates(Section):
         days = dates.keptDays(self.parameters)
         self.ui.daysLabel.text = daysApart(days) if days is not None else self._hint
         self.ui.daysLabel.visible = bool(self.ui.daysLabel.text)
-        self.ui.daysLabel.toolTip = (
-            _(
-                "The days between these two scans, as doubling times use them. Typed dates replace them."
+        if days is not None:
+            hint = _(
+                "The days between these two scans, for doubling times. Typed dates replace them."
             )
-            if days is not None
-            else _("The DICOM database does not date the prior scan before the current one")
-        )
+        else:
+            hint = _("The DICOM database does not date the prior scan before the current one")
+        self.ui.daysLabel.toolTip = hint
 
     def _propose(self, prior, current) -> None:
         """Fills in what the DICOM database knows, unless the days are known already."""
