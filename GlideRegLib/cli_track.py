@@ -58,7 +58,8 @@ def track(
         tuple[str, str] | None,
         typer.Option(
             metavar="PRIOR CURRENT",
-            help="Or both dates, as 2024-03-31 2024-09-30. Without: by the headers of DICOM folders.",
+            help="Or both dates, as 2024-03-31 2024-09-30. "
+            "Without: by the headers of DICOM folders.",
         ),
     ] = None,
     refine: Annotated[bool, typer.Option(help="Correct predictions on the native images.")] = True,
