@@ -147,7 +147,8 @@ def print_nodules(console: Console, tracking: Tracking) -> None:
     table = Table(title="Nodules - research use only", title_style="bold")
     measures = ("distance, mm", "prior, mm³", "current, mm³", "change, %", "doubling, days")
     for name in ("nodule", "state", *measures):
-        table.add_column(name, justify="left" if name in ("nodule", "state") else "right")
+        justify = "left" if name in ("nodule", "state") else "right"
+        table.add_column(name, justify=justify, overflow="fold")
     cells = [_nodule_cells(row) for row in tracking]
     for row in cells:
         table.add_row(*row)

@@ -66,7 +66,7 @@ def texts(row) -> list[str]:
         _error(row.uncertainty_mm),
         _pair(prior and prior.mean_diameter_mm, current and current.mean_diameter_mm, 1),
         _pair(prior and prior.volume_mm3, current and current.volume_mm3, 0),
-        f"{change.volume_change_percent:+.0f} %" if change else "",
+        f"{change.volume_change_text} %" if change else "",
         _("{n} d").format(n=f"{doubling:.0f}") if doubling is not None else "",
     ]
 

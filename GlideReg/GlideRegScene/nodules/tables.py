@@ -161,7 +161,7 @@ def _cells(row: "TrackRow | None", days: float | None) -> dict[str, str]:
         **_measures("Prior", prior),
         **_measures("Current", current),
         "Days apart": number(row and days, 0),
-        "Volume change (%)": number(change and change.volume_change_percent, 0, signed=True),
+        "Volume change (%)": change and change.volume_change_text,
         "Doubling time (days)": _doublingTime(change),
         "Doubling time range (days)": doublingRange(change),
         "Read with reserve": "; ".join(change.greyed) if change else "",
