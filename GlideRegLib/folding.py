@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 _SLAB, _CHUNK = 8, 200_000
 
 
-def folded_voxels(vectors: torch.Tensor, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+def folded_voxels(
+    vectors: torch.Tensor, grid: Grid, limit: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Where a displacement (3, Z, Y, X) in LPS mm on ``grid`` folds: flat indices (N,) of voxels
-    with a determinant of one-sided differences of 0 or less, and the lowest of their eight (N,).
+    with a determinant of one-sided differences of ``limit`` or less, and the lowest of their eight
+    (N,). All those of 0 or less are found; with a limit above 0 nearly all between 0 and it.
 
     Values that are not finite are no folds: whoever counts looks for them first.
     """
@@ -45,10 +48,10 @@ def folded_voxels(vectors: torch.Tensor, grid: Grid) -> tuple[np.ndarray, np.nda
         steps = _steps(voxels)
         suspects = _suspects(steps, voxels.shape[1:])[start - low : stop - low].nonzero()
         for part in suspects.split(_CHUNK):
-            lowest = _lowest_determinant(steps, part + torch.tensor((start - low, 0, 0)))
-            z, y, x = part[lowest <= 0].T
-            places.append(((z + start) * layer + y * vectors.shape[3] + x).numpy())
-            values.append(lowest[lowest <= 0].numpy())
+            lowest = _lowest_determinant(steps, part + part.new_tensor((start - low, 0, 0)))
+            z, y, x = part[lowest <= limit].T
+            places.append(((z + start) * layer + y * vectors.shape[3] + x).cpu().numpy())
+            values.append(lowest[lowest <= limit].cpu().numpy())
     return np.concatenate(places), np.concatenate(values)
 
 
@@ -63,11 +66,11 @@ def _suspects(steps: list[torch.Tensor], shape: torch.Size) -> torch.Tensor:
     """Voxels (Z, Y, X), bool, that may fold. Where the sum of the squares of all derivatives is
     below 1, the identity outweighs them, and the determinant is positive: most voxels of most
     fields need no determinant."""
-    total = torch.zeros(shape)
+    total = steps[0].new_zeros(shape)
     for step, dim in zip(steps, (2, 1, 0), strict=True):
         square = step.square().sum(0)
         n = square.shape[dim]
-        largest = torch.zeros(shape)
+        largest = torch.zeros_like(total)
         largest.narrow(dim, 0, n).copy_(square)
         if n < shape[dim]:
             behind = largest.narrow(dim, 1, n)
@@ -81,7 +84,7 @@ def _lowest_determinant(steps: list[torch.Tensor], index: torch.Tensor) -> torch
     there is one step only along an axis."""
     columns = []
     for axis, step in enumerate(steps):
-        unit = torch.eye(3)[axis][:, None]
+        unit = torch.eye(3, device=step.device)[axis][:, None]
         sides = []
         for shift in (-1, 0):
             at = list(index.T)
@@ -89,7 +92,7 @@ def _lowest_determinant(steps: list[torch.Tensor], index: torch.Tensor) -> torch
             z, y, x = at
             sides.append(step[:, z, y, x] + unit)
         columns.append(sides)
-    lowest = torch.full((len(index),), torch.inf)
+    lowest = steps[0].new_full((len(index),), torch.inf)
     for b, c in product(*columns[1:]):
         normal = torch.linalg.cross(b, c, dim=0)
         for a in columns[0]:
