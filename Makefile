@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 # Pinned here so that the tests are repeatable; the library itself takes torch >= 2.4.
 TORCH ?= torch==2.13.0
 # Tests of the library compute on one thread each, so two run at a time; a file stays together, its
-# fixtures are made once. Those of the panel measure how long it stood still: they run alone.
+# fixtures are made once. Those of scene and panel get a process for each file: Slicer's parts pile
+# up in one, which makes it ever slower.
 WORKERS ?= 2
 
 .PHONY: demo test lint clean
@@ -21,7 +22,8 @@ demo: $(VENV)/library
 test: $(VENV)/tests lint
 	$(BIN)/python Testing/slicer_harness/views.py
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile Testing/library Testing/packaging
-	$(BIN)/python -m pytest Testing/scene Testing/panel
+	printf '%s\n' Testing/panel/test_*.py Testing/scene/test_*.py \
+	  | xargs -P $(WORKERS) -n 1 $(BIN)/python -m pytest
 
 lint: $(VENV)/tests
 	$(BIN)/ruff check .
