@@ -24,7 +24,10 @@ def register(fixed: sitk.Image, moving: sitk.Image, workdir: Path) -> sitk.Image
     _, found = itk.elastix_registration_method(
         first, second, parameter_object=parameters, log_to_console=False
     )
-    field = itk.transformix_deformation_field(second, found, log_to_console=False)
+    # Without a folder it would write into the one that happens to be current.
+    field = itk.transformix_deformation_field(
+        second, found, log_to_console=False, output_directory=str(workdir)
+    )
     return displacement_image(np.asarray(field), fixed, in_voxels=False)
 
 
