@@ -105,15 +105,16 @@ def main(arguments: list[str] | None = None) -> int:
         "| pair | preset | encoder | spacing mm | predicted MB | measured MB | ratio |",
         "|---|---|---|---|---|---|---|",
     ]
+    head = ["# Memory predicted before the run, against the largest resident memory", ""]
+    head += [describe_run_in_words(describe_run(2)), ""]
+    foot = ["", "`python -m benchmarks.memory DATA`; the last five took no part in the fit."]
+    chosen.output.mkdir(parents=True, exist_ok=True)
     for configuration in CONFIGURATIONS:
         lines.append(measure(chosen.data, configuration))
         print(lines[-1], flush=True)
-    head = ["# Memory predicted before the run, against the largest resident memory", ""]
-    head += [describe_run_in_words(describe_run(2)), ""]
-    foot = ["", "`python -m benchmarks.memory DATA`; the last five rows took no part in the fit."]
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    text = "\n".join([*head, *lines, *foot]) + "\n"
-    (chosen.output / "memory.md").write_text(text, encoding="utf-8")
+        # After each row: a session that ends keeps what it has.
+        text = "\n".join([*head, *lines, *foot]) + "\n"
+        (chosen.output / "memory.md").write_text(text, encoding="utf-8")
     return 0
 
 
